@@ -1,0 +1,51 @@
+"""Builds the C core; everything else about the package stands in pyproject.toml."""
+
+import os
+import platform
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+CORE = Path("src/stanch/sampler/core")
+
+# STANCH_WERROR=1 (set by `make check`) turns every C warning into an error;
+# STANCH_SANITIZE=address,undefined builds for a sanitizer run.
+flags = [
+    "-std=c11",
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-plt",
+    "-fno-semantic-interposition",
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+]
+link: list[str] = []
+if os.environ.get("STANCH_WERROR"):
+    flags.append("-Werror")
+if sanitizers := os.environ.get("STANCH_SANITIZE"):
+    flags += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
+    link.append(f"-fsanitize={sanitizers}")
+
+extensions = []
+if platform.python_implementation() == "CPython" and platform.system() == "Linux":
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise SystemExit(
+            "stanch: free-threaded CPython builds are not supported yet; "
+            "use the default build of the same version"
+        )
+    extensions.append(
+        Extension(
+            "stanch.sampler._core",
+            sources=sorted(str(path) for path in CORE.glob("*.c")),
+            depends=sorted(str(path) for path in CORE.glob("*.h")),
+            extra_compile_args=flags,
+            extra_link_args=link,
+            libraries=["m"],
+        )
+    )
+
+setup(ext_modules=extensions)

@@ -1,0 +1,58 @@
+"""The pprof model: parse, encode, merge, scale, diff, call tree. Pure; imports nothing of ours."""
+
+from stanch.profile.callgraph import CallGraph, Edge, GraphNode, Trim, call_graph, heaviest
+from stanch.profile.calltree import CallNode, Frame, Granularity, call_tree, frame_label
+from stanch.profile.combine import diff, merge, require_same_types, scale
+from stanch.profile.decoding import parse
+from stanch.profile.encoding import encode
+from stanch.profile.errors import ProfileError
+from stanch.profile.filters import Filtered, Filters, apply_filters
+from stanch.profile.limits import Limits
+from stanch.profile.model import (
+    Function,
+    Line,
+    Location,
+    Mapping,
+    Profile,
+    Sample,
+    ValueType,
+    sample_index,
+)
+from stanch.profile.units import format_percentage, format_value, report_unit, scale_value
+
+__all__ = [
+    "CallGraph",
+    "CallNode",
+    "Edge",
+    "Filtered",
+    "Filters",
+    "Frame",
+    "Function",
+    "Granularity",
+    "GraphNode",
+    "Limits",
+    "Line",
+    "Location",
+    "Mapping",
+    "Profile",
+    "ProfileError",
+    "Sample",
+    "Trim",
+    "ValueType",
+    "apply_filters",
+    "call_graph",
+    "call_tree",
+    "diff",
+    "encode",
+    "format_percentage",
+    "format_value",
+    "frame_label",
+    "heaviest",
+    "merge",
+    "parse",
+    "report_unit",
+    "require_same_types",
+    "sample_index",
+    "scale",
+    "scale_value",
+]
