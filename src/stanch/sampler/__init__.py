@@ -1,0 +1,50 @@
+"""The heap sampler: a C core under CPython's allocators, and the reader of its live table.
+
+Guarantees to its host: a sample that cannot be stored is dropped and counted; no hook allocates a
+Python object, raises or waits for anything but the table's own short lock.
+"""
+
+from stanch.sampler.cgroup import memory_limit
+from stanch.sampler.control import (
+    TABLE_SUFFIX,
+    Stats,
+    after_fork_in_child,
+    count_request,
+    default_interval,
+    gc_pauses,
+    gc_watch,
+    heap_profile,
+    running,
+    snapshot,
+    start,
+    stats,
+    stop,
+)
+from stanch.sampler.errors import SamplerError, TableError
+from stanch.sampler.heap import BIRTH_BAND_S, BIRTH_LABEL, sample_weight, table_profile
+from stanch.sampler.tablefile import TableImage, read_table
+
+__all__ = [
+    "BIRTH_BAND_S",
+    "BIRTH_LABEL",
+    "TABLE_SUFFIX",
+    "SamplerError",
+    "Stats",
+    "TableError",
+    "TableImage",
+    "after_fork_in_child",
+    "count_request",
+    "default_interval",
+    "gc_pauses",
+    "gc_watch",
+    "heap_profile",
+    "memory_limit",
+    "read_table",
+    "running",
+    "sample_weight",
+    "snapshot",
+    "start",
+    "stats",
+    "stop",
+    "table_profile",
+]

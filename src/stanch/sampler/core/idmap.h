@@ -1,0 +1,47 @@
+/* A growable map from nonzero 64-bit keys to 32-bit numbers.
+ *
+ * Open addressing with linear probing; removal shifts the run back, so there are no
+ * tombstones. Memory comes from mmap, never from malloc: the map is used inside
+ * allocator hooks. Not thread-safe: every map is guarded by the table's lock.
+ */
+#ifndef STANCH_IDMAP_H
+#define STANCH_IDMAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define IDMAP_NONE UINT32_MAX
+
+typedef struct {
+    uint64_t key; /* 0: empty */
+    uint32_t value;
+    uint32_t unused;
+} idmap_slot;
+
+typedef struct {
+    idmap_slot *slots; /* owned; NULL until the first put */
+    uint32_t capacity; /* a power of two */
+    uint32_t used;
+    uint32_t max_used; /* puts beyond this many keys are refused */
+} idmap;
+
+/* Spreads the bits of an address or an identifier. Source: the finaliser of MurmurHash3. */
+static inline uint64_t idmap_mix(uint64_t x) {
+    x ^= x >> 33;
+    x *= 0xff51afd7ed558ccdull;
+    x ^= x >> 33;
+    x *= 0xc4ceb9fe1a85ec53ull;
+    return x ^ (x >> 33);
+}
+
+void idmap_init(idmap *map, uint32_t max_used);
+void idmap_free(idmap *map);
+/* Forgets every key and keeps the memory. */
+void idmap_clear(idmap *map);
+uint32_t idmap_get(const idmap *map, uint64_t key);
+/* False when the map is at its bound or out of memory; the map is unchanged then. */
+bool idmap_put(idmap *map, uint64_t key, uint32_t value);
+/* Returns the removed value, or IDMAP_NONE. */
+uint32_t idmap_remove(idmap *map, uint64_t key);
+
+#endif

@@ -1,0 +1,117 @@
+/* The method table of stanch.sampler._core, and the parsing of its arguments. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdatomic.h>
+
+#include "gcwatch.h"
+#include "hooks.h"
+#include "table.h"
+
+static PyObject *start(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"interval_bytes", "limit_bytes", "service", NULL};
+    unsigned int interval_bytes;
+    unsigned long long limit_bytes;
+    const char *service;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKs", names, &interval_bytes, &limit_bytes,
+                                     &service))
+        return NULL;
+    if (interval_bytes == 0) return PyErr_Format(PyExc_ValueError, "interval_bytes is 0");
+    table_options options = {interval_bytes, limit_bytes, PY_VERSION_HEX, service};
+    int error = table_start(&options);
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    hooks_start(interval_bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *move_to_file(PyObject *self, PyObject *path) {
+    PyObject *bytes;
+    if (!PyUnicode_FSConverter(path, &bytes)) return NULL;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = table_move_to_file(PyBytes_AS_STRING(bytes));
+    Py_END_ALLOW_THREADS
+    Py_DECREF(bytes);
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *stop(PyObject *self, PyObject *unused) {
+    hooks_stop();
+    table_stop();
+    Py_RETURN_NONE;
+}
+
+static PyObject *running(PyObject *self, PyObject *unused) {
+    table_lock();
+    bool active = table_active_locked();
+    table_unlock();
+    return PyBool_FromLong(active);
+}
+
+static PyObject *snapshot(PyObject *self, PyObject *unused) {
+    size_t need = table_snapshot(NULL, 0);
+    for (;;) {
+        if (!need) Py_RETURN_NONE;
+        size_t capacity = need + need / 8;
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)capacity);
+        if (!bytes) return NULL;
+        need = table_snapshot(PyBytes_AS_STRING(bytes), capacity);
+        if (need && need <= capacity) {
+            _PyBytes_Resize(&bytes, (Py_ssize_t)need);
+            return bytes;
+        }
+        Py_DECREF(bytes);
+    }
+}
+
+static PyObject *counters(PyObject *self, PyObject *unused) {
+    table_lock();
+    table_header header;
+    bool active = table_active_locked();
+    if (active) header = *table_header_now();
+    table_unlock();
+    if (!active) Py_RETURN_NONE;
+    static const char *const mode[] = {"off", "divert", "classic"};
+    return Py_BuildValue(
+        "{s:I,s:K,s:K,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes", header.interval_bytes,
+        "samples", (unsigned long long)header.samples, "live_samples",
+        (unsigned long long)header.live_samples, "live_bytes", header.live_bytes, "live_objects",
+        header.live_objects, "dropped_table_full",
+        (unsigned long long)header.dropped[DROP_TABLE_FULL], "dropped_no_space",
+        (unsigned long long)header.dropped[DROP_NO_SPACE], "overhead_ns",
+        (unsigned long long)header.overhead_ns, "requests", (unsigned long long)header.requests,
+        "start_unix_ns", (unsigned long long)header.start_unix_ns, "mode", mode[hooks_mode_now()]);
+}
+
+static PyObject *count_request(PyObject *self, PyObject *unused) {
+    table_header *header = table_header_now();
+    if (header) atomic_fetch_add_explicit(&header->requests, 1, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
+     "Start sampling into a new table in private memory."},
+    {"move_to_file", move_to_file, METH_O, "Move the running table into a new file."},
+    {"stop", stop, METH_NOARGS, "Stop sampling and forget the table."},
+    {"running", running, METH_NOARGS, "Whether a table is being filled."},
+    {"snapshot", snapshot, METH_NOARGS, "The table as bytes in the file format, or None."},
+    {"counters", counters, METH_NOARGS, "The table's counters, or None."},
+    {"count_request", count_request, METH_NOARGS, "Count one request served."},
+    {"gc_callback", (PyCFunction)(void (*)(void))gcwatch_callback, METH_FASTCALL,
+     "For gc.callbacks: times collections."},
+    {"gc_pauses", gcwatch_pauses, METH_NOARGS, "(collections, total ns, longest ns) timed."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "stanch.sampler._core", .m_size = -1, .m_methods = methods};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModule_Create(&definition); }

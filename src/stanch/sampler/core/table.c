@@ -1,0 +1,490 @@
+/* Locks: `lock` protects every static of this file, table_filter's writers, the mapping's
+ * contents (but for the header's atomic counters) and the caches of frames.c. It is taken
+ * around fork(), so that a child never inherits it half-way. No other lock is taken and no
+ * allocator is called while it is held.
+ */
+#define _GNU_SOURCE
+#include "table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "idmap.h"
+#include "sampling.h"
+
+#define RESERVE_BYTES (64u << 10) /* the file system is asked for space in these steps */
+#define RETRY_SPACE_NS 1000000000ull
+
+static const struct {
+    uint32_t item_bytes, capacity;
+} LAYOUT[SECTION_COUNT] = {
+    [SECTION_STRINGS] = {1, 4u << 20},
+    [SECTION_FUNCTIONS] = {sizeof(table_function), 32u << 10},
+    [SECTION_FRAMES] = {sizeof(table_frame), 128u << 10},
+    [SECTION_STACK_FRAMES] = {sizeof(uint32_t), 1u << 20},
+    [SECTION_STACKS] = {sizeof(table_stack), 64u << 10},
+    [SECTION_ENTRIES] = {sizeof(table_entry), 128u << 10},
+};
+
+address_filter table_filter;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint8_t *base;       /* the mapping; set once */
+static size_t mapped_bytes; /* a multiple of the page size */
+static int file = -1;       /* owned; -1 while the table is in private memory */
+static struct stat identity; /* of the file: a host that closes all descriptors frees its number */
+static bool active;
+static uint64_t start_ns;        /* CLOCK_MONOTONIC */
+static uint64_t next_reserve_ns; /* no new attempt at a full disk before this */
+static uint32_t free_entry;      /* number plus 1 of the first free entry, or 0 */
+static idmap strings, functions, frames, stacks, addresses;
+
+#define HEADER ((table_header *)base)
+#define ITEMS(section, type) ((type *)(base + HEADER->sections[section].offset))
+
+static uint64_t monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+static uint64_t unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
+
+void table_lock(void) { pthread_mutex_lock(&lock); }
+void table_unlock(void) { pthread_mutex_unlock(&lock); }
+/* A child made by a bare clone() ran no fork handler and still shares the mapping. */
+bool table_active_locked(void) { return active && HEADER->pid == (uint64_t)getpid(); }
+table_header *table_header_now(void) { return (table_header *)base; }
+uint64_t table_uptime_ns(void) { return monotonic_ns() - start_ns; }
+
+/* ---- the mapping ---- */
+
+static uint64_t page_align(uint64_t bytes) {
+    return (bytes + TABLE_HEADER_BYTES - 1) & ~(uint64_t)(TABLE_HEADER_BYTES - 1);
+}
+
+static void *map_private(void *where) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (where ? MAP_FIXED : 0);
+    void *memory = mmap(where, mapped_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void lay_out(table_header *header) {
+    uint64_t offset = TABLE_HEADER_BYTES;
+    for (int i = 0; i < SECTION_COUNT; i++) {
+        header->sections[i] = (table_section_header){
+            .offset = offset, .item_bytes = LAYOUT[i].item_bytes, .capacity = LAYOUT[i].capacity};
+        offset += page_align((uint64_t)LAYOUT[i].item_bytes * LAYOUT[i].capacity);
+    }
+    mapped_bytes = offset;
+}
+
+static size_t section_bytes(const table_section_header *section, uint32_t items) {
+    return (size_t)section->item_bytes * items;
+}
+
+static bool file_is_ours(void) {
+    struct stat now;
+    return file >= 0 && fstat(file, &now) == 0 && now.st_dev == identity.st_dev &&
+           now.st_ino == identity.st_ino;
+}
+
+static void close_file(void) {
+    if (file_is_ours()) close(file);
+    file = -1;
+}
+
+/* posix_fallocate, so that a store into the mapping can never meet a full disk (SIGBUS). */
+static int promise_space(int fd, uint64_t offset, uint64_t bytes) {
+    int error;
+    do error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+    while (error == EINTR);
+    return error;
+}
+
+/* Makes room for `more` items behind `used`; false when the section or the disk is full. */
+static bool make_room(enum table_section which, uint32_t more) {
+    table_section_header *section = &HEADER->sections[which];
+    uint64_t wanted = (uint64_t)section->used + more;
+    if (wanted > section->capacity) {
+        HEADER->dropped[DROP_TABLE_FULL]++;
+        return false;
+    }
+    if (wanted <= section->reserved) return true;
+    uint64_t have = page_align(section_bytes(section, section->reserved));
+    uint64_t region = page_align(section_bytes(section, section->capacity));
+    uint64_t need = section_bytes(section, (uint32_t)wanted);
+    uint64_t step = need - have < RESERVE_BYTES ? RESERVE_BYTES : page_align(need - have);
+    if (need <= have) step = RESERVE_BYTES;
+    if (have + step > region) step = region - have;
+    if (file >= 0) {
+        uint64_t now = monotonic_ns();
+        if (now < next_reserve_ns || !file_is_ours() ||
+            promise_space(file, section->offset + have, step)) {
+            if (now >= next_reserve_ns) next_reserve_ns = now + RETRY_SPACE_NS;
+            HEADER->dropped[DROP_NO_SPACE]++;
+            return false;
+        }
+    }
+    uint64_t items = (have + step) / section->item_bytes;
+    section->reserved = items < section->capacity ? (uint32_t)items : section->capacity;
+    return true;
+}
+
+/* Publishes `count` items that are complete behind `used`. */
+static void publish(enum table_section which, uint32_t count) {
+    table_section_header *section = &HEADER->sections[which];
+    atomic_store_explicit(&section->used, section->used + count, memory_order_release);
+}
+
+/* ---- fork ---- */
+
+static void forget_samples_of_parent(void) {
+    table_header *header = HEADER;
+    header->pid = (uint64_t)getpid();
+    header->start_unix_ns = unix_ns();
+    start_ns = monotonic_ns();
+    header->uptime_ns = header->requests = header->samples = header->overhead_ns = 0;
+    for (int i = 0; i < DROP_COUNT; i++) header->dropped[i] = 0;
+    table_stack *stack = ITEMS(SECTION_STACKS, table_stack);
+    for (uint32_t i = 0; i < header->sections[SECTION_STACKS].used; i++)
+        stack[i].alloc_objects = stack[i].alloc_bytes = 0;
+    table_entry *entry = ITEMS(SECTION_ENTRIES, table_entry);
+    for (uint32_t i = 0; i < header->sections[SECTION_ENTRIES].used; i++)
+        entry[i].birth_ns = entry[i].birth_requests = 0; /* born before this process */
+}
+
+static void copy_used(uint8_t *to, const uint8_t *from) {
+    const table_header *header = (const table_header *)from;
+    memcpy(to, from, TABLE_HEADER_BYTES);
+    for (int i = 0; i < SECTION_COUNT; i++) {
+        const table_section_header *section = &header->sections[i];
+        memcpy(to + section->offset, from + section->offset, section_bytes(section, section->used));
+    }
+}
+
+/* A child would share its parent's file mapping, and the parent writes on while the child
+ * starts. So the copy that the child goes on with is made before the fork, under the lock.
+ * Private memory needs none: the kernel copies it. */
+static uint8_t *copy_for_child;
+
+static void before_fork(void) {
+    pthread_mutex_lock(&lock);
+    if (!active || file < 0) return;
+    copy_for_child = map_private(NULL);
+    if (copy_for_child) copy_used(copy_for_child, base);
+}
+
+static void after_fork_in_parent(void) {
+    if (copy_for_child) munmap(copy_for_child, mapped_bytes);
+    copy_for_child = NULL;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Blocks that the child inherits stay in its table, as born at its start. */
+static void after_fork_in_child(void) {
+    if (active && file >= 0) {
+        const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+        active = copy_for_child &&
+                 mremap(copy_for_child, mapped_bytes, mapped_bytes, flags, base) != MAP_FAILED;
+        close_file();
+    }
+    copy_for_child = NULL;
+    if (active) forget_samples_of_parent();
+    pthread_mutex_unlock(&lock);
+}
+
+/* ---- life ---- */
+
+static void forget_everything(void) {
+    idmap *maps[] = {&strings, &functions, &frames, &stacks, &addresses};
+    for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) idmap_free(maps[i]);
+    memset(&table_filter, 0, sizeof table_filter);
+    free_entry = 0;
+    next_reserve_ns = 0;
+    close_file();
+}
+
+static int make_mapping(void) {
+    static table_header layout;
+    lay_out(&layout);
+    base = map_private(NULL);
+    if (!base) return ENOMEM;
+    idmap_init(&strings, LAYOUT[SECTION_FUNCTIONS].capacity * 2);
+    idmap_init(&functions, LAYOUT[SECTION_FUNCTIONS].capacity);
+    idmap_init(&frames, LAYOUT[SECTION_FRAMES].capacity);
+    idmap_init(&stacks, LAYOUT[SECTION_STACKS].capacity);
+    idmap_init(&addresses, LAYOUT[SECTION_ENTRIES].capacity);
+    return pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static void add_reserved_stacks(void) {
+    static const char full[] = "[stanch: the table of stacks is full]";
+    table_stack_locked(NULL, 0);
+    uint32_t frame = table_frame_locked(table_function_locked(full, sizeof full - 1, "", 0, 0), 0);
+    table_stack_locked(&frame, 1);
+}
+
+int table_start(const table_options *options) {
+    table_lock();
+    int error = active ? EALREADY : base ? 0 : make_mapping();
+    if (!error && !map_private(base)) error = ENOMEM;
+    if (!error) {
+        forget_everything();
+        table_header *header = HEADER;
+        memcpy(header->magic, TABLE_MAGIC, sizeof header->magic);
+        header->version = TABLE_VERSION;
+        header->header_bytes = TABLE_HEADER_BYTES;
+        lay_out(header);
+        header->pid = (uint64_t)getpid();
+        header->start_unix_ns = unix_ns();
+        start_ns = monotonic_ns();
+        header->state = TABLE_RUNNING;
+        header->interval_bytes = options->interval_bytes;
+        header->limit_bytes = options->limit_bytes;
+        header->python_version = options->python_version;
+        strncpy(header->service, options->service, sizeof header->service - 1);
+        add_reserved_stacks();
+        active = true;
+    }
+    table_unlock();
+    return error;
+}
+
+static int write_table(int fd) {
+    table_header *header = HEADER;
+    if (ftruncate(fd, (off_t)mapped_bytes)) return errno;
+    int error = promise_space(fd, 0, TABLE_HEADER_BYTES);
+    for (int i = 0; i < SECTION_COUNT && !error; i++) {
+        table_section_header *section = &header->sections[i];
+        uint64_t bytes = page_align(section_bytes(section, section->reserved));
+        if (bytes) error = promise_space(fd, section->offset, bytes);
+    }
+    if (error) return error;
+    uint8_t *target = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (target == MAP_FAILED) return errno;
+    copy_used(target, base);
+    munmap(target, mapped_bytes);
+    return 0;
+}
+
+int table_move_to_file(const char *path) {
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 && errno == EEXIST && unlink(path) == 0)
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return errno;
+    table_lock();
+    int error = active ? write_table(fd) : EINVAL;
+    if (!error && mmap(base, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+                      MAP_FAILED)
+        error = errno;
+    if (!error) {
+        close_file();
+        file = fd;
+        fstat(file, &identity);
+    }
+    table_unlock();
+    if (error) {
+        close(fd);
+        unlink(path);
+    }
+    return error;
+}
+
+void table_stop(void) {
+    table_lock();
+    if (active) {
+        active = false;
+        HEADER->uptime_ns = monotonic_ns() - start_ns;
+        HEADER->state = TABLE_STOPPED;
+        map_private(base); /* gives the memory back; on failure the old pages just stay */
+        forget_everything();
+    }
+    table_unlock();
+}
+
+/* ---- interning ----
+ * Keys are 64-bit hashes of the contents. Two of n contents share one with probability
+ * n^2 / 2^65, which for full sections is below 1e-9; they would then share a number. */
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes) {
+    const uint8_t *at = data;
+    for (; bytes >= 8; at += 8, bytes -= 8) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        hash = idmap_mix(hash ^ word);
+    }
+    uint64_t word = bytes;
+    if (bytes) memcpy((uint8_t *)&word + 1, at, bytes);
+    return idmap_mix(hash ^ word);
+}
+
+static uint64_t nonzero(uint64_t hash) { return hash ? hash : 1; }
+
+static uint32_t intern_string(const char *text, size_t bytes) {
+    uint64_t key = nonzero(hash_bytes(bytes, text, bytes));
+    uint32_t offset = idmap_get(&strings, key);
+    if (offset != IDMAP_NONE) return offset;
+    if (!make_room(SECTION_STRINGS, (uint32_t)bytes)) return IDMAP_NONE;
+    offset = HEADER->sections[SECTION_STRINGS].used;
+    memcpy(ITEMS(SECTION_STRINGS, char) + offset, text, bytes);
+    publish(SECTION_STRINGS, (uint32_t)bytes);
+    idmap_put(&strings, key, offset);
+    return offset;
+}
+
+uint32_t table_function_locked(const char *name, size_t name_bytes, const char *file_name,
+                               size_t file_bytes, int32_t first_line) {
+    uint32_t name_offset = intern_string(name, name_bytes);
+    uint32_t file_offset = intern_string(file_name, file_bytes);
+    if (name_offset == IDMAP_NONE || file_offset == IDMAP_NONE) return IDMAP_NONE;
+    table_function function = {name_offset, file_offset, (uint16_t)name_bytes, (uint16_t)file_bytes,
+                               first_line};
+    uint64_t key = nonzero(hash_bytes(1, &function, sizeof function));
+    uint32_t number = idmap_get(&functions, key);
+    if (number != IDMAP_NONE || !make_room(SECTION_FUNCTIONS, 1)) return number;
+    number = HEADER->sections[SECTION_FUNCTIONS].used;
+    ITEMS(SECTION_FUNCTIONS, table_function)[number] = function;
+    publish(SECTION_FUNCTIONS, 1);
+    idmap_put(&functions, key, number);
+    return number;
+}
+
+uint32_t table_frame_locked(uint32_t function, int32_t line) {
+    uint64_t key = nonzero((uint64_t)function << 32 | (uint32_t)line);
+    uint32_t number = idmap_get(&frames, key);
+    if (number != IDMAP_NONE || !make_room(SECTION_FRAMES, 1)) return number;
+    number = HEADER->sections[SECTION_FRAMES].used;
+    ITEMS(SECTION_FRAMES, table_frame)[number] = (table_frame){function, line};
+    publish(SECTION_FRAMES, 1);
+    idmap_put(&frames, key, number);
+    return number;
+}
+
+uint32_t table_stack_locked(const uint32_t *stack_frames, uint32_t depth) {
+    uint64_t key = nonzero(hash_bytes(depth, stack_frames, depth * sizeof *stack_frames));
+    uint32_t number = idmap_get(&stacks, key);
+    if (number != IDMAP_NONE) return number;
+    if (!make_room(SECTION_STACK_FRAMES, depth) || !make_room(SECTION_STACKS, 1)) return IDMAP_NONE;
+    uint32_t first = HEADER->sections[SECTION_STACK_FRAMES].used;
+    if (depth)
+        memcpy(ITEMS(SECTION_STACK_FRAMES, uint32_t) + first, stack_frames,
+               depth * sizeof *stack_frames);
+    publish(SECTION_STACK_FRAMES, depth);
+    number = HEADER->sections[SECTION_STACKS].used;
+    ITEMS(SECTION_STACKS, table_stack)[number] = (table_stack){first, depth, 0, 0};
+    publish(SECTION_STACKS, 1);
+    idmap_put(&stacks, key, number);
+    return number;
+}
+
+/* ---- entries ---- */
+
+static void count_live(const table_entry *entry, double sign) {
+    double weight = sign * sampling_weight(entry->size_bytes, entry->interval_bytes);
+    HEADER->live_samples = sign > 0 ? HEADER->live_samples + 1 : HEADER->live_samples - 1;
+    HEADER->live_objects += weight;
+    HEADER->live_bytes += weight * (double)entry->size_bytes;
+}
+
+static uint32_t take_free_entry(void) {
+    table_entry *entries = ITEMS(SECTION_ENTRIES, table_entry);
+    if (free_entry) {
+        uint32_t number = free_entry - 1;
+        free_entry = (uint32_t)entries[number].size_bytes;
+        return number;
+    }
+    if (!make_room(SECTION_ENTRIES, 1)) return IDMAP_NONE;
+    uint32_t number = HEADER->sections[SECTION_ENTRIES].used;
+    entries[number].address = 0;
+    publish(SECTION_ENTRIES, 1);
+    return number;
+}
+
+static void give_back_entry(uint32_t number) {
+    table_entry *entry = &ITEMS(SECTION_ENTRIES, table_entry)[number];
+    atomic_store_explicit(&entry->address, 0, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst);
+    entry->size_bytes = free_entry;
+    free_entry = number + 1;
+}
+
+void table_restore_locked(const void *address, const table_entry *removed) {
+    /* A block that was freed where no hook saw it can leave its entry behind. */
+    table_remove_locked(address, NULL);
+    uint32_t number = take_free_entry();
+    if (number == IDMAP_NONE) return;
+    if (!idmap_put(&addresses, (uintptr_t)address, number)) {
+        HEADER->dropped[DROP_TABLE_FULL]++;
+        give_back_entry(number);
+        return;
+    }
+    table_entry *entry = &ITEMS(SECTION_ENTRIES, table_entry)[number];
+    entry->size_bytes = removed->size_bytes;
+    entry->birth_ns = removed->birth_ns;
+    entry->birth_requests = removed->birth_requests;
+    entry->stack = removed->stack;
+    entry->interval_bytes = removed->interval_bytes;
+    entry->domain = removed->domain;
+    atomic_store_explicit(&entry->address, (uintptr_t)address, memory_order_release);
+    count_live(entry, 1);
+    filter_add(&table_filter, address);
+}
+
+void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stack,
+                         uint32_t interval_bytes, uint32_t domain) {
+    table_header *header = HEADER;
+    table_entry entry = {.size_bytes = size_bytes,
+                         .birth_ns = monotonic_ns() - start_ns,
+                         .birth_requests = header->requests,
+                         .stack = stack,
+                         .interval_bytes = interval_bytes,
+                         .domain = domain};
+    table_stack *record = &ITEMS(SECTION_STACKS, table_stack)[stack];
+    double weight = sampling_weight(size_bytes, interval_bytes);
+    record->alloc_objects += weight;
+    record->alloc_bytes += weight * (double)size_bytes;
+    header->samples++;
+    header->uptime_ns = entry.birth_ns;
+    table_restore_locked(address, &entry);
+}
+
+bool table_remove_locked(const void *address, table_entry *removed) {
+    uint32_t number = idmap_remove(&addresses, (uintptr_t)address);
+    if (number == IDMAP_NONE) return false;
+    table_entry *entry = &ITEMS(SECTION_ENTRIES, table_entry)[number];
+    count_live(entry, -1);
+    if (removed) *removed = *entry;
+    give_back_entry(number);
+    filter_remove(&table_filter, address);
+    return true;
+}
+
+void table_add_overhead_locked(uint64_t ns) { HEADER->overhead_ns += ns; }
+
+size_t table_snapshot(void *buffer, size_t capacity) {
+    table_lock();
+    size_t need = TABLE_HEADER_BYTES;
+    if (!active) need = 0;
+    for (int i = 0; i < SECTION_COUNT && active; i++)
+        need += page_align(section_bytes(&HEADER->sections[i], HEADER->sections[i].used));
+    if (need && need <= capacity) {
+        table_header *copy = buffer;
+        HEADER->uptime_ns = monotonic_ns() - start_ns;
+        memset(buffer, 0, need);
+        memcpy(copy, base, TABLE_HEADER_BYTES);
+        uint64_t offset = TABLE_HEADER_BYTES;
+        for (int i = 0; i < SECTION_COUNT; i++) {
+            table_section_header *section = &copy->sections[i];
+            size_t bytes = section_bytes(section, section->used);
+            memcpy((uint8_t *)buffer + offset, base + section->offset, bytes);
+            section->offset = offset;
+            section->capacity = section->reserved = section->used;
+            offset += page_align(bytes);
+        }
+    }
+    table_unlock();
+    return need;
+}

@@ -1,0 +1,67 @@
+/* The live table: which sampled blocks are alive, and the stacks that allocated them.
+ *
+ * One table per process, in one mapping that is never unmapped once made. It starts in
+ * private memory and moves into a file by table_move_to_file(); the address stays.
+ * Everything here is async-fork-safe and allocates with mmap only, so it can run inside
+ * allocator hooks; nothing here knows Python.
+ *
+ * Functions named *_locked want table_lock() held by the caller.
+ */
+#ifndef STANCH_TABLE_H
+#define STANCH_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "filter.h"
+#include "table_format.h"
+
+typedef struct {
+    uint32_t interval_bytes;
+    uint64_t limit_bytes; /* 0: unknown */
+    uint32_t python_version;
+    const char *service; /* copied, cut at 127 bytes */
+} table_options;
+
+extern address_filter table_filter;
+
+/* Both protect all of the table, the filter's writers and the caches in frames.c. */
+void table_lock(void);
+void table_unlock(void);
+
+/* Makes an empty table in private memory. Returns 0 or an errno value. */
+int table_start(const table_options *options);
+/* Moves the table into a new file (mode 0600; an existing file is replaced).
+ * Returns 0 or an errno value; the table stays where it was then. */
+int table_move_to_file(const char *path);
+/* Marks the file as ended in good order, forgets everything, goes back to private memory. */
+void table_stop(void);
+
+/* True from table_start to table_stop, except in a child that could not get its own copy. */
+bool table_active_locked(void);
+/* The running table's header, or NULL before the first start; its counters are atomic. */
+table_header *table_header_now(void);
+/* Nanoseconds since table_start, monotonic. */
+uint64_t table_uptime_ns(void);
+
+/* Interning; IDMAP_NONE when the section is full. Equal arguments give equal numbers. */
+uint32_t table_function_locked(const char *name, size_t name_bytes, const char *file,
+                               size_t file_bytes, int32_t first_line);
+uint32_t table_frame_locked(uint32_t function, int32_t line);
+uint32_t table_stack_locked(const uint32_t *frames, uint32_t depth);
+
+/* Enters a live sample; counts a drop when it cannot. */
+void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stack,
+                         uint32_t interval_bytes, uint32_t domain);
+/* Removes the sample at this address. If there was one and `removed` is not NULL, it gets
+ * what table_restore_locked needs to put it back unchanged. */
+bool table_remove_locked(const void *address, table_entry *removed);
+void table_restore_locked(const void *address, const table_entry *removed);
+void table_add_overhead_locked(uint64_t ns);
+
+/* A consistent copy in the file format, with only the used items of each section.
+ * table_snapshot writes at most `capacity` bytes and returns the bytes it needs. */
+size_t table_snapshot(void *buffer, size_t capacity);
+
+#endif

@@ -1,0 +1,119 @@
+"""From a live table to a heap profile in Go's sample types.
+
+Each sampled block counts for 1 / (1 - exp(-size / interval)) blocks (core/sampling.h), so the
+values are unbiased estimates. What is alive is split by birth: a sample carries the numeric label
+`birth`, the start in seconds since the sampler's start of the band of BIRTH_BAND_S seconds in which
+its blocks were allocated. What was allocated since the start is one sample per stack without it.
+"""
+
+import math
+import os
+import socket
+from collections import defaultdict
+
+from stanch.profile import Function, Line, Location, Mapping, Profile, Sample, ValueType
+from stanch.sampler.tablefile import TableFunction, TableImage, TableStack
+from stanch.version import __version__
+
+BIRTH_BAND_S = 5
+BIRTH_LABEL = "birth"
+SAMPLE_TYPES = (
+    ValueType("alloc_objects", "count"),
+    ValueType("alloc_space", "bytes"),
+    ValueType("inuse_objects", "count"),
+    ValueType("inuse_space", "bytes"),
+)
+_NO_PYTHON = TableFunction("[no Python frame]", "", 0)
+
+
+def sample_weight(size_bytes: int, interval_bytes: int) -> float:
+    """Return how many blocks of this size one sample stands for, at least 1."""
+    return -1.0 / math.expm1(-max(size_bytes, 1) / interval_bytes)
+
+
+def table_profile(image: TableImage, *, time_ns: int | None = None, instance: str = "") -> Profile:
+    """Build the heap profile of a table.
+
+    time_ns: when it was taken, ns since the Unix epoch; the table's last sign of life when None.
+    instance: HOST:PID of the process; this host and the table's pid when empty.
+    """
+    locations = _Locations(f"python{image.python.rpartition('.')[0]}")
+    alive: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    weights: dict[tuple[int, int], float] = {}
+    for entry in image.entries:
+        kind = (entry.size_bytes, entry.interval_bytes)
+        weight = weights.get(kind) or weights.setdefault(kind, sample_weight(*kind))
+        band = entry.birth_ns // 1_000_000_000 // BIRTH_BAND_S * BIRTH_BAND_S
+        cell = alive[entry.stack, band]
+        cell[0] += weight
+        cell[1] += weight * entry.size_bytes
+    stacks = [locations.of(stack) for stack in image.stacks]
+    samples = [
+        Sample(stacks[number], (round(stack.alloc_objects), round(stack.alloc_bytes), 0, 0))
+        for number, stack in enumerate(image.stacks)
+        if stack.alloc_objects
+    ]
+    samples += [
+        Sample(
+            stacks[number],
+            (0, 0, round(objects), round(size)),
+            num_labels=((BIRTH_LABEL, band, "seconds"),),
+        )
+        for (number, band), (objects, size) in sorted(alive.items())
+    ]
+    if time_ns is None:
+        time_ns = image.start_unix_ns + image.uptime_ns
+    return Profile(
+        sample_types=SAMPLE_TYPES,
+        samples=tuple(samples),
+        default_sample_type="inuse_space",
+        period_type=ValueType("space", "bytes"),
+        period=image.interval_bytes,
+        time_nanos=time_ns,
+        duration_nanos=image.uptime_ns,
+        comments=_comments(image, instance or f"{socket.gethostname()}:{image.pid}"),
+        mappings=(locations.mapping,),
+    )
+
+
+def _comments(image: TableImage, instance: str) -> tuple[str, ...]:
+    facts = {
+        "stanch": __version__,
+        "service": image.service,
+        "instance": instance,
+        "pid": image.pid,
+        "requests": image.requests,
+        "start_unix_ns": image.start_unix_ns,
+        "interval_bytes": image.interval_bytes,
+        "dropped": image.dropped + image.torn,
+    }
+    return tuple(f"{name}={value}" for name, value in facts.items())
+
+
+class _Locations:
+    """Makes one pprof location for each (function, line)."""
+
+    def __init__(self, binary: str) -> None:
+        self.mapping = Mapping(
+            file=os.fspath(binary),
+            has_functions=True,
+            has_filenames=True,
+            has_line_numbers=True,
+        )
+        self._functions: dict[TableFunction, Function] = {}
+        self._made: dict[tuple[TableFunction, int], Location] = {}
+
+    def of(self, stack: TableStack) -> tuple[Location, ...]:
+        frames = stack.frames or ((_NO_PYTHON, 0),)
+        return tuple(self._made.get(frame) or self._make(frame) for frame in frames)
+
+    def _make(self, frame: tuple[TableFunction, int]) -> Location:
+        source, line = frame
+        function = self._functions.get(source)
+        if function is None:
+            # No system name: pprof would take it for C++ and strip "<module>" and "<locals>".
+            function = Function(source.name, "", source.file, max(source.first_line, 0))
+            self._functions[source] = function
+        location = Location(0, self.mapping, (Line(function, max(line, 0)),))
+        self._made[frame] = location
+        return location

@@ -1,0 +1,203 @@
+"""Reads a live table: a snapshot of this process, or the file that a dead one left.
+
+The layout is defined in core/table_format.h. A file may come from a process that was killed at
+any instant, or from someone hostile: every offset and number is checked before it is used, an
+entry that refers to nothing is counted in `torn` and left out, and anything worse is a TableError.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stanch.sampler.errors import TableError
+
+MAGIC = b"STANCHT\n"
+VERSION = 1
+HEADER_BYTES = 4096
+MAX_FILE_BYTES = 256 << 20
+MAX_DEPTH = 128  # FRAMES_MAX_DEPTH in core/frames.h
+
+_FIXED = struct.Struct("<8sII QQQ II QQQ QQ QQ dd II")
+_SECTION = struct.Struct("<QIIII")
+_SECTIONS = ("strings", "functions", "frames", "stack_frames", "stacks", "entries")
+_FUNCTION = struct.Struct("<IIHHi")
+_FRAME = struct.Struct("<Ii")
+_STACK = struct.Struct("<IIdd")
+_ENTRY = struct.Struct("<QQQQIIII")
+_ITEM_BYTES = {
+    "strings": 1,
+    "functions": _FUNCTION.size,
+    "frames": _FRAME.size,
+    "stack_frames": 4,
+    "stacks": _STACK.size,
+    "entries": _ENTRY.size,
+}
+_SERVICE_BYTES = 128
+_STATE_STOPPED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TableFunction:
+    """A Python function: its qualified name, file and first line."""
+
+    name: str
+    file: str
+    first_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableStack:
+    """A stack, leaf first, as (function, line) pairs, and what it allocated since the start."""
+
+    frames: tuple[tuple[TableFunction, int], ...]
+    alloc_objects: float
+    alloc_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """A sampled block that is alive; `interval_bytes` is the mean it was drawn with."""
+
+    size_bytes: int
+    birth_ns: int
+    birth_requests: int
+    stack: int
+    interval_bytes: int
+    domain: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableImage:
+    """A live table at one moment. Times in ns: `uptime_ns` and births count from the start."""
+
+    pid: int
+    service: str
+    python: str
+    start_unix_ns: int
+    uptime_ns: int
+    stopped: bool
+    interval_bytes: int
+    limit_bytes: int | None
+    requests: int
+    samples: int
+    dropped: int
+    stacks: tuple[TableStack, ...]
+    entries: tuple[TableEntry, ...]
+    torn: int
+
+
+def read_table(source: str | os.PathLike[str] | bytes) -> TableImage:
+    """Read a table from a file or from the bytes of a snapshot.
+
+    Raises TableError when it is not a table that this version can read, OSError when the file
+    cannot be opened.
+    """
+    if isinstance(source, bytes):
+        return _read(memoryview(source), "the snapshot")
+    path = Path(source)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < HEADER_BYTES:
+            raise TableError(
+                f"{path} has {size} bytes, a table has at least {HEADER_BYTES}; "
+                "name a .stanch file that an agent left"
+            )
+        if size > MAX_FILE_BYTES:
+            raise TableError(f"{path} has {size} bytes, more than any table ({MAX_FILE_BYTES})")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+            return _read(memoryview(mapping[:]), str(path))
+
+
+def _read(data: memoryview, where: str) -> TableImage:
+    if bytes(data[: len(MAGIC)]) != MAGIC:
+        raise TableError(f"{where} is not a table of Stanch: it does not begin with STANCHT")
+    fixed = _FIXED.unpack_from(data)
+    _, version, _header_bytes, pid, start_unix_ns, uptime_ns, state, interval, limit = fixed[:9]
+    requests, samples, drop_full, drop_space = fixed[9:13]
+    python_version = fixed[17]
+    if version != VERSION:
+        raise TableError(
+            f"{where} has table format {version}, this Stanch reads {VERSION}; "
+            "read it with the version of Stanch that wrote it"
+        )
+    sections = _sections(data, where)
+    service_at = _FIXED.size + _SECTION.size * len(_SECTIONS)
+    service = bytes(data[service_at : service_at + _SERVICE_BYTES]).split(b"\0")[0]
+    stacks = tuple(_stacks(sections))
+    entries, torn = _entries(sections["entries"], len(stacks))
+    return TableImage(
+        pid=pid,
+        service=service.decode("utf-8", "replace"),
+        python=f"{python_version >> 24}.{python_version >> 16 & 0xFF}.{python_version >> 8 & 0xFF}",
+        start_unix_ns=start_unix_ns,
+        uptime_ns=uptime_ns,
+        stopped=state == _STATE_STOPPED,
+        interval_bytes=interval,
+        limit_bytes=limit or None,
+        requests=requests,
+        samples=samples,
+        dropped=drop_full + drop_space,
+        stacks=stacks,
+        entries=entries,
+        torn=torn,
+    )
+
+
+def _sections(data: memoryview, where: str) -> dict[str, memoryview]:
+    """Cut out the used part of each section."""
+    sections = {}
+    for number, name in enumerate(_SECTIONS):
+        offset, item_bytes, _capacity, used, _reserved = _SECTION.unpack_from(
+            data, _FIXED.size + number * _SECTION.size
+        )
+        end = offset + item_bytes * used
+        if item_bytes != _ITEM_BYTES[name] or offset < HEADER_BYTES or end > len(data):
+            raise TableError(
+                f"{where} is damaged: its section of {name} claims {used} items of {item_bytes} "
+                f"bytes at {offset}, in a file of {len(data)} bytes"
+            )
+        sections[name] = data[offset:end]
+    return sections
+
+
+def _functions(sections: dict[str, memoryview]) -> Iterator[TableFunction]:
+    strings = bytes(sections["strings"])
+
+    def text(offset: int, length: int) -> str:
+        return strings[offset : offset + length].decode("utf-8", "replace")
+
+    for name, file, name_bytes, file_bytes, line in _FUNCTION.iter_unpack(sections["functions"]):
+        yield TableFunction(text(name, name_bytes), text(file, file_bytes), line)
+
+
+def _stacks(sections: dict[str, memoryview]) -> Iterator[TableStack]:
+    unknown = TableFunction("[damaged frame]", "", 0)
+    functions = tuple(_functions(sections))
+    frames = tuple(
+        (functions[function] if function < len(functions) else unknown, line)
+        for function, line in _FRAME.iter_unpack(sections["frames"])
+    )
+    numbers = sections["stack_frames"].cast("I")
+    for first, depth, objects, size in _STACK.iter_unpack(sections["stacks"]):
+        wanted = numbers[first : first + min(depth, MAX_DEPTH)]
+        yield TableStack(
+            tuple(frames[n] if n < len(frames) else (unknown, 0) for n in wanted),
+            objects if 0 <= objects < float("inf") else 0.0,
+            size if 0 <= size < float("inf") else 0.0,
+        )
+
+
+def _entries(section: memoryview, stacks: int) -> tuple[tuple[TableEntry, ...], int]:
+    entries = []
+    torn = 0
+    for address, size, birth, requests, stack, interval, domain, _ in _ENTRY.iter_unpack(section):
+        if not address:
+            continue
+        if stack >= stacks or not interval or size >= 1 << 56:
+            torn += 1
+            continue
+        entries.append(TableEntry(size, birth, requests, stack, interval, domain))
+    return tuple(entries), torn
