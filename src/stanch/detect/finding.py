@@ -1,0 +1,93 @@
+"""What detection has to say: one finding per cause and service, and one verdict per instance."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Kind: TypeAlias = Literal[
+    "leak",
+    "native leak",
+    "task leak",
+    "thread leak",
+    "goroutine leak",
+    "filling cache",
+    "warm-up",
+    "load",
+]
+Stage: TypeAlias = Literal["suspect", "probable", "confirmed"]
+
+STAGES: tuple[Stage, ...] = ("suspect", "probable", "confirmed")
+LEAKS: tuple[Kind, ...] = ("leak", "native leak", "task leak", "thread leak", "goroutine leak")
+"""The kinds that end in death; the others explain growth that does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause of growth in one service.
+
+    file: shortened, "" for native memory; line: 0 when unknown. stack: "file:line function",
+    leaf first. rate_bytes_per_second: of one instance, the median over them; rates: lowest,
+    median, highest. rate_count_per_second: of goroutines, threads or tasks, else None.
+    confidence: 0..1, how far the evidence goes beyond what was asked of it; not a calibrated
+    probability. seconds_to_death: soonest, likely and latest, of the instance that dies first.
+    first_seen_unix: wall clock, 0 until the watcher sets it.
+    """
+
+    service: str
+    kind: Kind
+    stage: Stage
+    file: str
+    line: int
+    function: str
+    stack: tuple[str, ...]
+    rate_bytes_per_second: float
+    rates: tuple[float, float, float]
+    rate_bytes_per_request: float | None
+    rate_count_per_second: float | None
+    grown_bytes: float
+    confidence: float
+    seconds_to_death: tuple[float, float, float] | None
+    first_to_die: str
+    instances: tuple[str, ...]
+    evidence: tuple[str, ...]
+    first_seen_unix: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, bool, str, str]:
+        """The cause: what stays the same while a finding develops."""
+        return (self.service, self.rate_count_per_second is None, self.file, self.function)
+
+    @property
+    def is_confirmed_leak(self) -> bool:
+        """Whether this is an accusation."""
+        return self.stage == "confirmed" and self.kind in LEAKS
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceVerdict:
+    """How one target is doing. verdict: "starting", "steady", "growing", or a kind and its stage.
+
+    growth_bytes_per_second: of its memory now. seconds_to_death: soonest, likely, latest, None
+    when no death is in sight or no limit is known.
+    """
+
+    service: str
+    instance: str
+    verdict: str
+    memory_bytes: float | None
+    limit_bytes: float | None
+    growth_bytes_per_second: float | None
+    seconds_to_death: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceVerdict:
+    """All that can be said of a service at one moment; findings gravest first."""
+
+    service: str
+    findings: tuple[Finding, ...]
+    instances: tuple[InstanceVerdict, ...]
+
+
+def finding_to_dict(finding: Finding) -> dict[str, Any]:
+    """The finding as JSON-able values, with the names of the fields."""
+    return asdict(finding)

@@ -1,0 +1,65 @@
+"""Stacks put together by the function to blame, so that one leak is one thing to judge."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stanch.detect.blame import blamed, function_name
+from stanch.store import OTHER, Frame, Stack
+from stanch.store.series import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A function to blame: what findings of different looks and replicas are compared by."""
+
+    file: str
+    function: str
+
+
+def place_of(frame: Frame) -> Place:
+    """The function of a frame."""
+    return Place(frame.file, function_name(frame))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rows of a life's stacks that blame the same function."""
+
+    place: Place
+    rows: list[int]
+
+
+def group_by_place(stacks: tuple[Stack, ...]) -> list[Group]:
+    """Group the positions of stacks by the function they blame; OTHER belongs to none."""
+    rows: dict[Place, list[int]] = {}
+    for row, stack in enumerate(stacks):
+        if stack and stack != OTHER:
+            frame = blamed(stack)
+            rows.setdefault(place_of(frame), []).append(row)
+    return [Group(place, found) for place, found in rows.items()]
+
+
+def main_line(stacks: tuple[Stack, ...], rows: list[int], weight: Floats) -> tuple[Frame, Stack]:
+    """The blamed frame that weighs most among `rows`, and its heaviest stack.
+
+    weight: (all rows,), such as bytes of growth.
+    """
+    by_frame: dict[Frame, float] = {}
+    for row in rows:
+        frame = blamed(stacks[row])
+        by_frame[frame] = by_frame.get(frame, 0.0) + float(weight[row])
+    best = max(by_frame, key=lambda frame: by_frame[frame])
+    own = [row for row in rows if blamed(stacks[row]) == best]
+    return best, stacks[own[int(np.argmax(weight[own]))]]
+
+
+def flow_beneath(
+    stacks: tuple[Stack, ...], rows: list[int], weight: Floats, caller: Place
+) -> float:
+    """Share of the weight of `rows` whose stacks pass through the function `caller`."""
+    total = float(weight[rows].sum())
+    if total <= 0:
+        return 0.0
+    beneath = [row for row in rows if any(place_of(frame) == caller for frame in stacks[row])]
+    return float(weight[beneath].sum()) / total

@@ -1,0 +1,96 @@
+"""Causes outside the sampled heap: native memory, and numbers of goroutines, threads and tasks."""
+
+import math
+
+import numpy as np
+
+from stanch.detect.cause import NATIVE, Cause, shape_of
+from stanch.detect.finding import Kind
+from stanch.detect.groups import group_by_place, main_line
+from stanch.detect.growth import Requests, growth_by_level
+from stanch.detect.settings import Settings
+from stanch.store import Frame
+from stanch.store.series import Floats, LifeSeries
+
+_COUNT_KINDS: dict[str, Kind] = {
+    "goroutine": "goroutine leak",
+    "thread": "thread leak",
+    "task": "task leak",
+}
+
+
+def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
+    """RSS that the runtime's own memory does not explain, in bytes: (looks,).
+
+    For Go that is what it holds from the system. For Python it is the live heap times what
+    allocators add at most; its highest value so far counts, for memory that was once freed need
+    not have gone back to the system. NaN where unknown.
+    """
+    runtime = life.runtime_bytes
+    if life.language == "go":
+        explained = runtime
+    else:
+        explained = np.nan_to_num(life.heap_bytes, nan=0.0) * settings.overhead
+        explained = np.where(np.isfinite(life.heap_bytes).any(), explained, np.nan)
+    return life.rss_bytes - np.fmax.accumulate(explained)
+
+
+def native_cause(
+    life: LifeSeries, requests: Requests | None, floor_bytes: float, settings: Settings
+) -> Cause | None:
+    """Growth of memory that the heap does not explain, when it is above the floor."""
+    rest = unexplained_memory(life, settings)
+    growth = growth_by_level(life.time_s, rest, requests=requests)
+    if growth is None or growth.grown < floor_bytes:
+        return None
+    # The sampled heap is drawn anew as it turns over: its error is that of its level.
+    heap = float(np.nan_to_num(life.heap_bytes[-1])) if life.language != "go" else 0.0
+    noise = 4.0 * settings.overhead * math.sqrt(life.period_bytes * heap)
+    shape = shape_of(growth, settings)
+    return Cause(
+        kind="native leak" if shape == "steady" else "warm-up",
+        place=NATIVE,
+        places=(NATIVE,),
+        frame=Frame("", "", 0),
+        stack=(),
+        growth=growth,
+        shape=shape,
+        bound=noise,
+    )
+
+
+def count_causes(life: LifeSeries, requests: Requests | None, settings: Settings) -> list[Cause]:
+    """Functions at which ever more goroutines, threads or tasks stand.
+
+    Numbers are exact, but arrivals and departures scatter like a Poisson count: growth below a
+    few roots of the level is noise.
+    """
+    counts = life.counts
+    causes: list[Cause] = []
+    for kind in sorted(set(counts.kinds)):
+        rows = [row for row, name in enumerate(counts.kinds) if name == kind]
+        stacks = tuple(counts.stacks[row] for row in rows)
+        number = counts.count[rows]
+        for group in group_by_place(stacks):
+            level = number[group.rows].sum(axis=0)
+            if level[-1] < settings.min_count:
+                continue
+            growth = growth_by_level(life.time_s, level, requests=requests)
+            if growth is None or growth.grown < settings.min_count:
+                continue
+            frame, stack = main_line(stacks, group.rows, number[:, -1])
+            shape = shape_of(growth, settings)
+            causes.append(
+                Cause(
+                    kind=_COUNT_KINDS.get(kind, "goroutine leak") if shape == "steady" else "load",
+                    place=group.place,
+                    places=(group.place,),
+                    frame=frame,
+                    stack=stack,
+                    growth=growth,
+                    shape=shape,
+                    bound=5.0 * math.sqrt(float(level[-1])),
+                    counted=kind,
+                )
+            )
+    return causes

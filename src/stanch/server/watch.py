@@ -1,0 +1,246 @@
+"""The loop: scrape, store, detect.
+
+A Watcher takes targets and gives, step by step, a WatchState: one row per target and the findings
+with what became of them. A target's fault is an error in its row, never an exception. Its
+memory is bounded by the store's bounds. It runs in the caller's thread; no other thread is used.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from stanch.collect import (
+    FixedTargets,
+    Scrape,
+    Scraper,
+    Target,
+    TargetSource,
+    observe,
+)
+from stanch.detect import LEAKS, Finding, InstanceVerdict, Settings, judge_service
+from stanch.store import MemoryStore
+
+_RESOLVED_AFTER = 6
+"""A finding that is not seen in so many steps is resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRow:
+    """One target at one step; numbers are None as long as they are unknown.
+
+    verdict: as InstanceVerdict says, or "down" while nothing is known of a target that fails.
+    error: one sentence when its last scrape failed, wholly or in part.
+    """
+
+    service: str
+    instance: str
+    verdict: str
+    memory_bytes: float | None = None
+    limit_bytes: float | None = None
+    growth_bytes_per_second: float | None = None
+    seconds_to_death: tuple[float, float, float] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchState:
+    """What a step found. new, changed and resolved are those findings that are news.
+
+    elapsed_s: since the watcher began, monotonic. source_error: why the list of targets is not
+    up to date. A finding changes when its kind, stage or line does.
+    """
+
+    step: int
+    unix_s: float
+    elapsed_s: float
+    rows: tuple[TargetRow, ...]
+    findings: tuple[Finding, ...] = ()
+    new: tuple[Finding, ...] = ()
+    changed: tuple[Finding, ...] = ()
+    resolved: tuple[Finding, ...] = ()
+    source_error: str | None = None
+
+    @property
+    def confirmed(self) -> tuple[Finding, ...]:
+        """The accusations."""
+        return tuple(finding for finding in self.findings if finding.is_confirmed_leak)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A finding over the steps; `unseen` counts those that no longer showed it."""
+
+    finding: Finding
+    unseen: int = 0
+
+
+class Watcher:
+    """Watches targets every `every_s` seconds. Close it, or use it in a `with` block.
+
+    monotonic, wall, sleep: the clocks and the pause between steps, for tests to replace.
+    """
+
+    def __init__(
+        self,
+        targets: TargetSource | Iterable[Target],
+        every_s: float = 5.0,
+        *,
+        settings: Settings | None = None,
+        store: MemoryStore | None = None,
+        timeout_s: float | None = None,
+        concurrency: int = 8,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._source = FixedTargets(tuple(targets)) if isinstance(targets, Iterable) else targets
+        self._every_s = every_s
+        self._settings = settings or Settings()
+        self._store = store or MemoryStore()
+        self._monotonic = monotonic
+        self._wall = wall
+        self._sleep = sleep
+        self._runner = asyncio.Runner()
+        self._scraper = Scraper(
+            monotonic=monotonic,
+            wall=wall,
+            timeout_s=timeout_s or min(10.0, max(1.0, 0.8 * every_s)),
+            concurrency=concurrency,
+            spread_s=min(1.0, 0.2 * every_s),
+        )
+        self._began_s = monotonic()
+        self._step = 0
+        self._names: dict[Target, tuple[str, str]] = {}
+        self._followed: dict[tuple[str, bool, str, str], _Followed] = {}
+        self._answered = False
+
+    def __enter__(self) -> "Watcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def answered(self) -> bool:
+        """Whether any target has ever answered."""
+        return self._answered
+
+    def close(self) -> None:
+        """Close all connections. The watcher cannot be used afterwards."""
+        self._runner.run(self._scraper.close())
+        self._runner.close()
+
+    def run(self, for_s: float | None = None) -> Iterator[WatchState]:
+        """Step after step, `every_s` apart from beginning to beginning, for so long or for ever.
+
+        A step that takes longer than that is followed by the next one at once.
+        """
+        began_s = self._monotonic()
+        due_s = began_s
+        while True:
+            yield self.step()
+            due_s = max(due_s + self._every_s, self._monotonic())
+            if for_s is not None and due_s - began_s >= for_s:
+                return
+            self._sleep(max(0.0, due_s - self._monotonic()))
+
+    def step(self) -> WatchState:
+        """One round: scrape all targets, store what they gave, judge every service."""
+        targets = self._source.targets()
+        self._forget_all_but(targets)
+        scrapes = self._runner.run(self._scraper.scrape(targets))
+        for scrape in scrapes:
+            look = observe(scrape)
+            if look is not None:
+                self._answered = True
+                self._names[scrape.target] = (look.service, look.instance)
+                self._store.add(look)
+        verdicts = [
+            judge_service(self._store.series(service), self._settings)
+            for service in self._store.services()
+        ]
+        instances = {
+            (instance.service, instance.instance): instance
+            for verdict in verdicts
+            for instance in verdict.instances
+        }
+        found = [finding for verdict in verdicts for finding in verdict.findings]
+        new, changed, resolved = self._follow(found)
+        self._step += 1
+        return WatchState(
+            step=self._step,
+            unix_s=self._wall(),
+            elapsed_s=self._monotonic() - self._began_s,
+            rows=tuple(self._row(scrape, instances) for scrape in scrapes),
+            findings=tuple(followed.finding for followed in self._followed.values()),
+            new=new,
+            changed=changed,
+            resolved=resolved,
+            source_error=self._source.error or self._crowded(),
+        )
+
+    def _crowded(self) -> str | None:
+        refused = self._store.refused_instances
+        if not refused:
+            return None
+        return f"there is no room for {refused:,} of the instances, which are not judged"
+
+    def _forget_all_but(self, targets: Iterable[Target]) -> None:
+        kept = set(targets)
+        for target in [target for target in self._names if target not in kept]:
+            self._store.forget(*self._names.pop(target))
+
+    def _row(self, scrape: Scrape, instances: dict[tuple[str, str], InstanceVerdict]) -> TargetRow:
+        target = scrape.target
+        name = self._names.get(target)
+        known = instances.get(name) if name is not None else None
+        if known is None:
+            verdict = "down" if scrape.error else "unknown"
+            service = target.service or target.instance
+            return TargetRow(service, target.instance, verdict, error=scrape.error)
+        return TargetRow(
+            service=known.service,
+            instance=known.instance,
+            verdict=known.verdict if scrape.answered else "down",
+            memory_bytes=known.memory_bytes,
+            limit_bytes=known.limit_bytes,
+            growth_bytes_per_second=known.growth_bytes_per_second,
+            seconds_to_death=known.seconds_to_death if scrape.answered else None,
+            error=scrape.error,
+        )
+
+    def _follow(
+        self, found: list[Finding]
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
+        """Compare with the steps before: what is new, changed and resolved.
+
+        A confirmed leak stays one while it has any look of a leak, so that it does not flicker.
+        """
+        new: list[Finding] = []
+        changed: list[Finding] = []
+        resolved: list[Finding] = []
+        seen = set()
+        for finding in found:
+            before = self._followed.get(finding.key)
+            if before is None:
+                finding = replace(finding, first_seen_unix=self._wall())
+                self._followed[finding.key] = _Followed(finding)
+                new.append(finding)
+                seen.add(finding.key)
+                continue
+            was = before.finding
+            finding = replace(finding, first_seen_unix=was.first_seen_unix)
+            if was.is_confirmed_leak and not finding.is_confirmed_leak:
+                if finding.kind not in LEAKS:
+                    continue
+                finding = replace(finding, stage="confirmed")
+            seen.add(finding.key)
+            before.finding, before.unseen = finding, 0
+            if (was.kind, was.stage, was.line) != (finding.kind, finding.stage, finding.line):
+                changed.append(finding)
+        for key in [key for key in self._followed if key not in seen]:
+            self._followed[key].unseen += 1
+            if self._followed[key].unseen >= _RESOLVED_AFTER:
+                resolved.append(self._followed.pop(key).finding)
+        return tuple(new), tuple(changed), tuple(resolved)
