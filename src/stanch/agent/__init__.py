@@ -1,0 +1,1 @@
+"""What runs in the watched process besides the sampler: settings, endpoint, push, middleware."""

@@ -1,0 +1,96 @@
+"""`stanch autopsy FILE`: the heap profile of a process that was killed, from its table file."""
+
+import argparse
+import time
+from pathlib import Path
+
+from stanch.cli.errors import CliError
+from stanch.profile import encode, format_value
+from stanch.sampler import TableError, TableImage, read_table, sample_weight, table_profile
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "autopsy",
+        help="show what a killed process held, from its table file",
+        description="Print the heap profile of a process that was killed, or write it as pprof. "
+        "FILE is the .stanch file that `stanch run --table` kept; a directory means its newest.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("-o", "--output", metavar="FILE.pb.gz", type=Path, help="write pprof")
+    parser.add_argument(
+        "-n", "--nodecount", type=int, default=20, help="lines to show (%(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print or write one autopsy. Returns 0."""
+    path = _newest(arguments.file)
+    try:
+        image = read_table(path)
+    except OSError as error:
+        raise CliError(f"cannot read {path}: {error.strerror}", 2) from error
+    except TableError as error:
+        raise CliError(str(error), 2) from error
+    profile = table_profile(image)
+    if arguments.output is not None:
+        try:
+            arguments.output.write_bytes(encode(profile))
+        except OSError as error:
+            raise CliError(f"cannot write {arguments.output}: {error.strerror}") from error
+        print(f"wrote {arguments.output}; read it with: go tool pprof {arguments.output}")
+        return 0
+    print(describe(image, path))
+    from stanch.cli.report_text import top_text
+
+    print(top_text(profile, nodecount=arguments.nodecount, granularity="lines"))
+    return 0
+
+
+def _newest(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    tables = sorted(path.glob("**/*.stanch"), key=lambda file: file.stat().st_mtime)
+    if not tables:
+        raise CliError(f"no .stanch file in {path}; name the file, or the --table directory", 2)
+    return tables[-1]
+
+
+def describe(image: TableImage, path: Path) -> str:
+    """Say in a few lines whose table this is and how that process ended."""
+    end = image.start_unix_ns + image.uptime_ns
+    alive = not image.stopped and Path(f"/proc/{image.pid}").exists()
+    if image.stopped:
+        fate = "ended in good order"
+    elif alive:
+        fate = "a process of this number is running now"
+    else:
+        fate = "no sign of a clean end: killed or crashed"
+    limit = "unknown" if image.limit_bytes is None else format_value(image.limit_bytes, "bytes")
+    interval = format_value(image.interval_bytes, "bytes")
+    live = sum(
+        entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
+        for entry in image.entries
+    )
+    who = f"{image.service or 'a process'}, pid {image.pid}, Python {image.python}"
+    lines = [
+        f"Autopsy of {who}: {fate}",
+        (
+            f"  started {_clock(image.start_unix_ns)}, last sample {_clock(end)}, "
+            f"after {image.uptime_ns / 1e9:,.1f} s"
+        ),
+        (
+            f"  live Python heap {format_value(live, 'bytes')} (limit {limit}), "
+            f"from {len(image.entries):,} samples at one per {interval}"
+        ),
+        f"  requests served: {image.requests:,}",
+    ]
+    if image.dropped or image.torn:
+        lines.append(f"  samples lost: {image.dropped:,} dropped, {image.torn:,} torn")
+    return "\n".join([*lines, f"  {path}", ""])
+
+
+def _clock(unix_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(unix_ns / 1e9))

@@ -1,0 +1,139 @@
+"""`stanch watch`: look at targets every few seconds and name what leaks.
+
+Exit codes: 0 nothing was confirmed, 1 something was, 2 wrong use or no target ever answered.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from stanch.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from stanch.collect import TargetSource
+    from stanch.server.watch import WatchState
+
+_EPILOG = """\
+A target is http[s]://HOST:PORT, unix:PATH, or a file with one target per line:
+  https://10.0.0.1:6060  service=shop  limit=1GiB  token_file=/run/stanch/token  ca=/etc/ca.pem
+The file is read again when it changes. Exit codes: 0 nothing confirmed, 1 a leak is confirmed,
+2 wrong use, or no target ever answered. The lines of --json are described in docs/detection.md.
+"""
+
+
+class Output(Protocol):
+    """Where a watch goes: a terminal, a log or JSON lines. Called in the order of its methods."""
+
+    def start(self, targets: int, every_s: float) -> None:
+        """The watch begins."""
+
+    def show(self, state: "WatchState") -> None:
+        """A step was made."""
+
+    def end(self, state: "WatchState | None", confirmed: int) -> None:
+        """The watch is over; state: the last one. confirmed: findings ever confirmed."""
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="watch live Python and Go services and name what leaks",
+        description="Scrape targets, Python services under Stanch's agent and Go services with "
+        "net/http/pprof alike, show their memory against its limit, and name the line that leaks.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="what to watch, see below")
+    parser.add_argument(
+        "--every", metavar="DURATION", default="5s", help="time between scrapes (%(default)s)"
+    )
+    parser.add_argument(
+        "--for", dest="duration", metavar="DURATION", help="stop after this time, such as 90s or 2h"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per line and event")
+    parser.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    parser.add_argument(
+        "--ca", metavar="FILE", help="certificates to trust instead of the system's"
+    )
+    parser.add_argument("--service", metavar="NAME", default="", help="name of the service")
+    parser.add_argument(
+        "--limit", metavar="SIZE", help="memory limit where the target does not tell, e.g. 256MiB"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until the time is over or Ctrl-C. Returns the exit code."""
+    try:
+        from stanch.server.watch import Watcher
+    except ImportError as error:
+        raise CliError(
+            f"watch needs the package {error.name}; pip install 'stanch[cli]'", 2
+        ) from error
+    source = _source(arguments)
+    every_s = _duration("--every", arguments.every)
+    for_s = _duration("--for", arguments.duration) if arguments.duration else None
+    output = _output(json=arguments.json)
+    confirmed: set[tuple[str, bool, str, str]] = set()
+    last = None
+    with Watcher(source, every_s) as watcher:
+        output.start(len(source.targets()), every_s)
+        try:
+            for state in watcher.run(for_s):
+                last = state
+                confirmed |= {finding.key for finding in state.confirmed}
+                output.show(state)
+        except KeyboardInterrupt:
+            pass  # The way to end a watch without --for.
+        finally:
+            output.end(last, len(confirmed))
+        if not watcher.answered:
+            raise CliError(_no_answer(last), 2)
+    return 1 if confirmed else 0
+
+
+def _source(arguments: argparse.Namespace) -> "TargetSource":
+    from stanch.collect import TargetDefaults, TargetError, find_targets
+    from stanch.collect.sizes import parse_size
+
+    try:
+        defaults = TargetDefaults(
+            service=arguments.service,
+            limit_bytes=parse_size(arguments.limit) if arguments.limit else None,
+            token_file=arguments.token_file,
+            ca_file=arguments.ca,
+        )
+    except ValueError as error:
+        raise CliError(f"--limit: {error}", 2) from error
+    try:
+        return find_targets(arguments.targets, defaults)
+    except TargetError as error:
+        raise CliError(str(error), 2) from error
+
+
+def _duration(option: str, text: str) -> float:
+    from stanch.collect.sizes import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise CliError(f"{option}: {error}", 2) from error
+
+
+def _output(*, json: bool) -> Output:
+    from stanch.cli.watch_lines import JsonLines, PlainLines
+
+    if json:
+        return JsonLines(sys.stdout)
+    if not sys.stdout.isatty():
+        return PlainLines(sys.stdout)
+    from stanch.cli.watch_view import LiveView
+
+    return LiveView()
+
+
+def _no_answer(last: "WatchState | None") -> str:
+    errors = [f"{row.instance}: {row.error}" for row in last.rows if row.error] if last else []
+    reason = f" ({errors[0]})" if errors else ""
+    return f"no target ever answered{reason}; check that the service runs and listens there"

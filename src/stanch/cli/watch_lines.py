@@ -1,0 +1,168 @@
+"""A watch without a terminal: plain lines, one per event, or JSON lines."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from stanch.detect import LEAKS, Finding, finding_to_dict, size_text, time_text
+from stanch.server.watch import TargetRow, WatchState
+
+_SUMMARY_EVERY_S = 60.0
+
+
+def finding_title(finding: Finding) -> str:
+    """What, how sure and where, such as "leak (confirmed) in shop: sessions.py:46 remember"."""
+    place = f"{finding.file}:{finding.line} {finding.function}" if finding.file else ""
+    what = f"{finding.kind} ({finding.stage})" if finding.kind in LEAKS else finding.kind
+    return f"{what} in {finding.service}" + (f": {place}" if place else "")
+
+
+def finding_facts(finding: Finding) -> str:
+    """Rates, forecast, confidence and reach of a finding in one sentence."""
+    low, mid, high = finding.rates
+    rate = f"{size_text(mid)}/s"
+    if len(finding.instances) > 1:
+        rate += f" an instance ({size_text(low)} to {size_text(high)} on {len(finding.instances)})"
+    parts = [rate]
+    if finding.rate_count_per_second is not None:
+        parts.insert(0, f"{finding.rate_count_per_second:.2g} more per second")
+    if finding.rate_bytes_per_request is not None:
+        parts.append(f"{size_text(finding.rate_bytes_per_request)} a request")
+    if finding.seconds_to_death is not None:
+        soonest, likely, latest = (time_text(seconds) for seconds in finding.seconds_to_death)
+        first = f"{finding.first_to_die} " if len(finding.instances) > 1 else ""
+        parts.append(f"{first}at its limit in {likely} ({soonest} to {latest})")
+    parts.append(f"confidence {finding.confidence:.2f}")
+    return ", ".join(parts)
+
+
+class PlainLines:
+    """One line per event with its time; every minute one on each target.
+
+    Growth that is no leak is told only when it was taken for one before.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._errors: dict[str, str | None] = {}
+        self._verdicts: dict[str, str] = {}
+        self._summary_s = 0.0
+        self._source_error: str | None = None
+        self._suspected: set[tuple[str, str, str]] = set()
+
+    def start(self, targets: int, every_s: float) -> None:
+        """Say what is watched."""
+        self._say(time.time(), f"watching {_number(targets, 'target')} every {every_s:g} s")
+
+    def show(self, state: WatchState) -> None:
+        """Say what is news."""
+        self._say(state.unix_s, *self._news(state))
+
+    def end(self, state: WatchState | None, confirmed: int) -> None:
+        """Say the result."""
+        steps = state.step if state else 0
+        result = _number(confirmed, "finding") if confirmed else "nothing"
+        self._say(time.time(), f"ended after {_number(steps, 'step')}: {result} confirmed")
+
+    def _news(self, state: WatchState) -> Iterator[str]:
+        if state.source_error != self._source_error:
+            self._source_error = state.source_error
+            yield state.source_error or "the list of targets is up to date again"
+        is_due = state.elapsed_s >= self._summary_s
+        if is_due:
+            self._summary_s = state.elapsed_s + _SUMMARY_EVERY_S
+        for row in state.rows:
+            if row.error != self._errors.get(row.instance):
+                self._errors[row.instance] = row.error
+                yield f"{row.instance}: {row.error or 'answers again'}"
+            news = row.verdict != self._verdicts.get(row.instance)
+            if row.memory_bytes is not None and (news or is_due):
+                self._verdicts[row.instance] = row.verdict
+                yield row_text(row)
+        for event, findings in _events(state):
+            for finding in findings:
+                place = (finding.service, finding.file, finding.function)
+                if finding.kind in LEAKS:
+                    self._suspected.add(place)
+                elif place not in self._suspected:
+                    continue  # caches and warm-up are news only to whom they were called a leak
+                yield f"{event}: {finding_title(finding)}"
+                if event == "resolved":
+                    continue
+                yield f"  {finding_facts(finding)}"
+                if finding.stage != "suspect":
+                    yield from (f"  {sentence}" for sentence in finding.evidence)
+                    yield from (f"    at {frame}" for frame in finding.stack[:8])
+
+    def _say(self, unix_s: float, *lines: str) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(unix_s))
+        _write(self._stream, [f"{clock} {line}" for line in lines])
+
+
+class JsonLines:
+    """One JSON object per line: start, state, finding and end, as docs/detection.md describes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def start(self, targets: int, every_s: float) -> None:
+        """The event `start`."""
+        about = {"targets": targets, "every_s": every_s}
+        _write(self._stream, [_event("start", time.time(), about)])
+
+    def show(self, state: WatchState) -> None:
+        """An event `state`, then one `finding` for each that is news."""
+        rows = [asdict(row) for row in state.rows]
+        about: dict[str, Any] = {"step": state.step, "elapsed_s": round(state.elapsed_s, 3)}
+        about |= {"targets": rows, "source_error": state.source_error}
+        lines = [_event("state", state.unix_s, about)]
+        for change, findings in _events(state):
+            for finding in findings:
+                about = {"step": state.step, "change": change}
+                about["finding"] = finding_to_dict(finding)
+                lines.append(_event("finding", state.unix_s, about))
+        _write(self._stream, lines)
+
+    def end(self, state: WatchState | None, confirmed: int) -> None:
+        """The event `end`."""
+        findings = [finding_to_dict(finding) for finding in state.findings] if state else []
+        about = {"steps": state.step if state else 0, "confirmed": confirmed}
+        _write(self._stream, [_event("end", time.time(), about | {"findings": findings})])
+
+
+def _event(event: str, unix_s: float, about: dict[str, Any]) -> str:
+    return json.dumps({"event": event, "unix_s": round(unix_s, 3)} | about, allow_nan=False)
+
+
+def _write(stream: TextIO, lines: list[str]) -> None:
+    """Write lines at once, so that an interrupt does not leave half of what belongs together."""
+    stream.write("".join(f"{line}\n" for line in lines))
+    stream.flush()
+
+
+def row_text(row: TargetRow) -> str:
+    """One target in one line."""
+    parts = [f"{row.instance}: {row.verdict}"]
+    if row.instance != row.service:
+        parts[0] = f"{row.service} {parts[0]}"
+    if row.memory_bytes is not None:
+        limit = f" of {size_text(row.limit_bytes)}" if row.limit_bytes else ", limit unknown"
+        parts.append(f"memory {size_text(row.memory_bytes)}{limit}")
+    if row.growth_bytes_per_second is not None:
+        parts.append(f"{size_text(row.growth_bytes_per_second)}/s")
+    if row.seconds_to_death is not None:
+        soonest, likely, latest = (time_text(seconds) for seconds in row.seconds_to_death)
+        parts.append(f"at its limit in {likely} ({soonest} to {latest})")
+    return ", ".join(parts)
+
+
+def _events(state: WatchState) -> Iterator[tuple[str, tuple[Finding, ...]]]:
+    yield "new", state.new
+    yield "changed", state.changed
+    yield "resolved", state.resolved
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""The incident: real processes that leak, real load, real kills."""

@@ -1,0 +1,1 @@
+"""What the demo needs of the machine: memory limits, processes that restart, compilers, ports."""

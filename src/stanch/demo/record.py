@@ -1,0 +1,92 @@
+"""What a run of the incident saw, as plain values: the only thing the verdict judges by.
+
+All times `at_s` are seconds since the load began.
+"""
+
+from dataclasses import dataclass
+
+CONFIRMED = "confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in code. All empty when a finding has none, as native memory does."""
+
+    file: str = ""
+    line: int = 0
+    function: str = ""
+
+    def __str__(self) -> str:
+        if not self.file:
+            return self.function or "no line"
+        return f"{short_path(self.file)}:{self.line} {self.function}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Something that Stanch said for the first time: of which service, what, how sure, where."""
+
+    at_s: float
+    service: str
+    kind: str
+    stage: str
+    place: Place
+
+    @property
+    def accuses(self) -> bool:
+        """Whether this says, beyond doubt, that something leaks."""
+        return self.stage == CONFIRMED and self.kind.endswith("leak")
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A node's end. `at_limit` tells a kill for its memory from an end of its own."""
+
+    at_s: float
+    service: str
+    node: str
+    life: int
+    at_limit: bool
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Autopsy:
+    """What the live table of a killed process showed: its top place and that place's bytes."""
+
+    service: str
+    node: str
+    pid: int
+    place: Place
+    place_bytes: int
+    live_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a node of a service lives under load, in seconds.
+
+    `measured` when one died; else reckoned from its growth up to the limit.
+    """
+
+    seconds: float
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One whole run: the services that took part, and all that was seen of them.
+
+    `lives` has no entry for a service whose nodes neither died nor grew.
+    """
+
+    services: tuple[str, ...]
+    sightings: tuple[Sighting, ...]
+    lives: dict[str, Life]
+    deaths: tuple[Death, ...]
+    autopsies: tuple[Autopsy, ...]
+
+
+def short_path(file: str) -> str:
+    """Return the last two parts of a path: the service's directory and the file."""
+    return "/".join(file.split("/")[-2:])

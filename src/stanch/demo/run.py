@@ -1,0 +1,244 @@
+"""The incident from beginning to end: deploy, start, load, watch, record, judge, clean up.
+
+Everything that is started is registered for its end before it is used, so that a failure or
+Ctrl-C at any moment leaves no process, no cgroup and no file behind.
+"""
+
+import contextlib
+import http.client
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from .deploy import Deployment, deploy, node_specs, require_servers, targets
+from .errors import DemoError
+from .host.limits import Limiter, choose_limiter
+from .host.node import Died
+from .host.supervisor import Supervisor
+from .host.workplace import Workplace
+from .load.meter import LoadError, LoadMeter
+from .logbook import Logbook
+from .outcome import Outcome
+from .scenario import FULL, MIB, SMALL, SMALL_FIXED, Scale, load_plan
+from .timeline import Timeline, duration, gauges
+from .truth import HEALTHY, SEEDED_LEAKS
+from .verdict import judge_incident, judge_repaired
+from .watching import Watching
+
+READY_SECONDS = 90.0
+SETTLE_SECONDS = 2.0
+STEP_SECONDS = 0.5
+PROBE_SECONDS = 1.0
+LINES_PER_RUN = 14
+MIN_LINE_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the user asked for. `window_s` overrides how long the load lasts, in seconds."""
+
+    fixed: bool = False
+    full: bool = False
+    window_s: float | None = None
+    keep: bool = False
+
+
+def scale_of(options: DemoOptions) -> Scale:
+    """Return the scale that the options ask for."""
+    scale = FULL if options.full else SMALL_FIXED if options.fixed else SMALL
+    return scale if options.window_s is None else replace(scale, window_s=options.window_s)
+
+
+def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
+    """Run the incident and judge it. DemoError when it cannot be run at all."""
+    require_servers()
+    scale = scale_of(options)
+    with _uninterrupted_ending() as ending:
+        workplace = Workplace(keep=options.keep)
+        ending.callback(workplace.close)
+        timeline.note("Building pricing's C library and ledger's Go program ...")
+        deployment = deploy(workplace)
+        if deployment.left_out:
+            timeline.note(f"Note: {deployment.left_out}.")
+        limiter = choose_limiter()
+        ending.callback(_remove_limits, limiter, timeline)
+        specs = node_specs(deployment, scale, fixed=options.fixed)
+        supervisor = Supervisor(specs, limiter)
+        ending.callback(supervisor.stop)
+        _introduce(timeline, deployment, scale, limiter, options)
+        supervisor.start()
+        wait_until_ready(deployment, supervisor)
+        baselines = supervisor.used_bytes()
+        supervisor.events()
+        try:
+            plan = load_plan(deployment.services, deployment.addresses, baselines, scale)
+            meter = LoadMeter(plan)
+            ending.callback(meter.stop)
+            watched = targets(deployment, scale, tell_limits=not limiter.by_kernel)
+            watching = ending.enter_context(Watching(watched))
+            incident = Incident(deployment, scale, supervisor, meter, watching, timeline, options)
+            incident.run()
+        except LoadError as problem:
+            raise DemoError(str(problem)) from problem
+        timeline.note(f"The load ends after {duration(scale.window_s)}; everything is stopped.")
+        if options.keep:
+            timeline.note(f"Kept: {workplace.root}")
+        record = incident.logbook.record()
+        return Outcome(
+            fixed=options.fixed,
+            limits=limiter.description,
+            load=meter.total(),
+            record=record,
+            findings=incident.logbook.findings,
+            verdict=judge_repaired(record)
+            if options.fixed
+            else judge_incident(record, SEEDED_LEAKS, HEALTHY),
+        )
+
+
+class Incident:
+    """The time under load: notes what happens, tells the timeline."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        scale: Scale,
+        supervisor: Supervisor,
+        meter: LoadMeter,
+        watching: Watching,
+        timeline: Timeline,
+        options: DemoOptions,
+    ) -> None:
+        self.logbook = Logbook(deployment, scale)
+        self._nodes = {one.name: one.node_names() for one in deployment.services}
+        self._scale = scale
+        self._supervisor = supervisor
+        self._meter = meter
+        self._watching = watching
+        self._timeline = timeline
+        self._keep = options.keep
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Look, step by step, until the window is over. DemoError when a part of it fails."""
+        line_every_s = max(MIN_LINE_SECONDS, self._scale.window_s / LINES_PER_RUN)
+        next_line_s = line_every_s
+        while (at_s := time.monotonic() - self._began) < self._scale.window_s:
+            self._step(at_s)
+            if at_s >= next_line_s:
+                next_line_s += line_every_s
+                self._tell_load(at_s)
+            time.sleep(STEP_SECONDS)
+
+    def _step(self, at_s: float) -> None:
+        if self._supervisor.failure is not None:
+            raise DemoError(f"the supervisor failed: {self._supervisor.failure}")
+        if not self._meter.running:
+            raise self._meter.failure()
+        for event in self._supervisor.events():
+            if isinstance(event, Died):
+                self._tell_death(event)
+        self.logbook.note_memory(at_s, self._supervisor.used_bytes())
+        for finding in self.logbook.note_findings(at_s, self._watching.findings()):
+            self._timeline.finding(at_s, finding)
+
+    def _tell_load(self, at_s: float) -> None:
+        memory = gauges(self._nodes, self._supervisor.used_bytes(), self._scale.limits)
+        self._timeline.load(at_s, self._meter.recent(), memory)
+
+    def _tell_death(self, died: Died) -> None:
+        at_s = died.at - self._began
+        found = self.logbook.note_death(at_s, died, keep_tables=self._keep)
+        under_load_s = min(at_s, died.lived_s)
+        self._timeline.death(at_s, died, under_load_s, self.logbook.take_forecast(died.service))
+        if found is not None:
+            self._timeline.autopsy(at_s, found)
+
+
+def wait_until_ready(deployment: Deployment, supervisor: Supervisor) -> None:
+    """Wait until every node answers, then until it has settled. DemoError when one does not."""
+    deadline = time.monotonic() + READY_SECONDS
+    waiting = dict(deployment.addresses)
+    while waiting:
+        for event in supervisor.events():
+            if isinstance(event, Died):
+                raise DemoError(_failed_start(deployment, event.node, event.how))
+        if supervisor.failure is not None:
+            raise DemoError(f"a node could not be started: {supervisor.failure}")
+        waiting = {node: place for node, place in waiting.items() if not _answers(place)}
+        if waiting and time.monotonic() > deadline:
+            node = next(iter(waiting))
+            how = f"does not answer at {waiting[node]} within {READY_SECONDS:.0f} s"
+            raise DemoError(_failed_start(deployment, node, how))
+        time.sleep(STEP_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+
+
+def _answers(address: str) -> bool:
+    connection = http.client.HTTPConnection(address, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _failed_start(deployment: Deployment, node: str, how: str) -> str:
+    log = deployment.workplace.directory("logs") / f"{node}.log"
+    said = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+    return f"{node} could not be started: {how}. The end of its log:\n{said or '(empty)'}"
+
+
+def _introduce(
+    timeline: Timeline,
+    deployment: Deployment,
+    scale: Scale,
+    limiter: Limiter,
+    options: DemoOptions,
+) -> None:
+    code = "the repaired code" if options.fixed else "the code as the incident found it"
+    timeline.note(f"Starting {len(deployment.addresses)} nodes with {code}:")
+    for service in deployment.services:
+        under = "net/http/pprof" if service.server == "go" else f"{service.server} under stanch run"
+        names = service.node_names()
+        first = deployment.profiles[names[0]]
+        timeline.note(
+            f"  {service.name:<8} {len(names)} x {scale.limits[service.name] // MIB} MiB, "
+            f"{service.per_minute:,} requests/min, {under}, profiles at http://{first}/debug/pprof/"
+        )
+    timeline.note(f"Limits: {limiter.description}.")
+
+
+def _remove_limits(limiter: Limiter, timeline: Timeline) -> None:
+    try:
+        limiter.remove()
+    except OSError as problem:
+        timeline.note(f"A cgroup could not be removed; the next demo will try again: {problem}")
+
+
+@contextlib.contextmanager
+def _uninterrupted_ending() -> Iterator[contextlib.ExitStack]:
+    """Give an exit stack that SIGTERM unwinds as Ctrl-C does, and that nothing interrupts then.
+
+    For the main thread. The unwinding is bounded by the time-outs of what it stops.
+    """
+    stack = contextlib.ExitStack()
+    on_term = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield stack
+    finally:
+        on_int = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            stack.close()
+        finally:
+            signal.signal(signal.SIGINT, on_int)
+            signal.signal(signal.SIGTERM, on_term)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

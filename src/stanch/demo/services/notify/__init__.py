@@ -1,0 +1,1 @@
+"""Sends messages and waits for their delivery receipts."""

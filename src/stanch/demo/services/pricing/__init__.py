@@ -1,0 +1,1 @@
+"""Quotes from quantity tiers that native code keeps."""

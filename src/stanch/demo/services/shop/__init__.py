@@ -1,0 +1,1 @@
+"""The monolith of the incident: takes orders and keeps a session for each."""

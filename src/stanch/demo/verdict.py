@@ -1,0 +1,162 @@
+"""The verdict: what was seen against the truth. Pure.
+
+The incident is solved when each seeded leak was named beyond doubt within the first half of a
+node's life, nothing else was accused, a node really died at its limit, and the autopsies of the
+dead name the line too. Of the repaired code nothing may be accused and nothing may die.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .record import Life, Place, Record, Sighting
+from .truth import SeededLeak
+
+IN_TIME_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the verdict: a service, what is true of it and what Stanch said.
+
+    `at_s` and `share` (of a node's life) tell when it was named, None when it was not. `why` says
+    what is wrong when not `ok`.
+    """
+
+    service: str
+    truth: str
+    named: str
+    at_s: float | None
+    life: Life | None
+    share: float | None
+    ok: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The rows, and every reason why the run does not count as solved, in sentences."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the incident was solved."""
+        return not self.problems
+
+
+def judge_incident(record: Record, leaks: Sequence[SeededLeak], healthy: Sequence[str]) -> Verdict:
+    """Judge a run of the code as the incident found it."""
+    present = [leak for leak in leaks if leak.service in record.services]
+    rows = [_leak_row(leak, record) for leak in present]
+    rows += [_healthy_row(service, record) for service in healthy if service in record.services]
+    problems = [f"{row.service}: {row.why}" for row in rows if not row.ok]
+    problems += _false_accusations(record, present, healthy)
+    problems += _wrong_deaths(record)
+    if not any(death.at_limit for death in record.deaths):
+        problems.append("no node died at its memory limit, so the incident did not happen")
+    problems += _wrong_autopsies(record, present)
+    return Verdict(tuple(rows), tuple(problems))
+
+
+def judge_repaired(record: Record) -> Verdict:
+    """Judge a run of the repaired code, in which nothing leaks."""
+    rows = [_healthy_row(service, record) for service in record.services]
+    problems = [f"{row.service}: {row.why}" for row in rows if not row.ok]
+    problems += _wrong_deaths(record)
+    problems += [
+        f"{death.node} died after {death.at_s:.0f} s of load: {death.how}"
+        for death in record.deaths
+        if death.at_limit
+    ]
+    return Verdict(tuple(rows), tuple(problems))
+
+
+def names(leak: SeededLeak, sighting: Sighting) -> bool:
+    """Whether a sighting says, beyond doubt, what was really seeded."""
+    if sighting.service != leak.service or not sighting.accuses:
+        return False
+    if leak.native and sighting.kind == "native leak":
+        return True
+    return _is_at(leak, sighting.place)
+
+
+def explains(leak: SeededLeak, sighting: Sighting) -> bool:
+    """Whether an accusation is true of a seeded leak, even where it does not name it."""
+    place = sighting.place
+    kept_with_it = any(
+        place.file.endswith(file) and place.function == function for file, function in leak.also
+    )
+    return names(leak, sighting) or (sighting.service == leak.service and kept_with_it)
+
+
+def _is_at(leak: SeededLeak, place: Place) -> bool:
+    return place.file.endswith(leak.file) and place.function in leak.functions
+
+
+def _leak_row(leak: SeededLeak, record: Record) -> Row:
+    life = record.lives.get(leak.service)
+    named = [one for one in record.sightings if names(leak, one)]
+    if not named:
+        return Row(leak.service, leak.what, "-", None, life, None, False, "the leak was not named")
+    first = min(named, key=lambda one: one.at_s)
+    what = f"{first.kind}, {first.place}"
+    if life is None:
+        why = "no node died or grew, so nobody knows how long one lives"
+        return Row(leak.service, leak.what, what, first.at_s, None, None, False, why)
+    share = first.at_s / life.seconds
+    in_time = share <= IN_TIME_SHARE
+    why = "" if in_time else f"named late, after {share:.0%} of a node's life"
+    return Row(leak.service, leak.what, what, first.at_s, life, share, in_time, why)
+
+
+def _healthy_row(service: str, record: Record) -> Row:
+    accusations = [one for one in record.sightings if one.service == service and one.accuses]
+    if not accusations:
+        return Row(service, "nothing leaks", "-", None, None, None, True)
+    first = accusations[0]
+    named = f"{first.kind}, {first.place}"
+    return Row(
+        service,
+        "nothing leaks",
+        named,
+        first.at_s,
+        None,
+        None,
+        False,
+        f"falsely accused after {first.at_s:.0f} s ({named})",
+    )
+
+
+def _false_accusations(
+    record: Record, leaks: Sequence[SeededLeak], healthy: Sequence[str]
+) -> list[str]:
+    """Accusations of leaking services that miss the leak; the healthy have rows of their own."""
+    return [
+        f"{one.service}: falsely accused after {one.at_s:.0f} s ({one.kind}, {one.place})"
+        for one in record.sightings
+        if one.accuses
+        and one.service not in healthy
+        and not any(explains(leak, one) for leak in leaks)
+    ]
+
+
+def _wrong_deaths(record: Record) -> list[str]:
+    return [
+        f"{death.node} ended after {death.at_s:.0f} s of load, but not at its limit: {death.how}"
+        for death in record.deaths
+        if not death.at_limit
+    ]
+
+
+def _wrong_autopsies(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
+    """The dead of a service whose leak is in its Python heap must show the line in their table."""
+    in_heap = {leak.service: leak for leak in leaks if not leak.native}
+    relevant = [one for one in record.autopsies if one.service in in_heap]
+    if not relevant:
+        return ["no autopsy of a killed Python process was to be had"]
+    return [
+        f"the autopsy of {one.node} shows {one.place} on top, not the leak"
+        for one in relevant
+        if not _is_at(in_heap[one.service], one.place)
+    ]

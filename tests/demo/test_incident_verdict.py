@@ -1,0 +1,204 @@
+"""The verdict: what counts as solved, and every way in which a run does not."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from stanch.demo.host.workplace import SERVICES
+from stanch.demo.lives import Trace, life_of, reckon_life
+from stanch.demo.record import Autopsy, Death, Life, Place, Record, Sighting
+from stanch.demo.truth import HEALTHY, SEEDED_LEAKS, SeededLeak
+from stanch.demo.verdict import judge_incident, judge_repaired
+
+MIB = 1024 * 1024
+LEAKS = (
+    SeededLeak(
+        "shop",
+        "sessions never expire",
+        "shop/sessions.py",
+        ("remember",),
+        also=(("shop/basket.py", "price"),),
+    ),
+    SeededLeak("pricing", "nodes are not freed", "pricing/tiers.py", ("build",), native=True),
+)
+IN_SHOP = Place("/srv/shop/sessions.py", 41, "remember")
+SHOP_NAMED = Sighting(30.0, "shop", "leak", "confirmed", IN_SHOP)
+NATIVE_NAMED = Sighting(35.0, "pricing", "native leak", "confirmed", Place())
+GOOD = Record(
+    services=("shop", "pricing", "catalog"),
+    sightings=(SHOP_NAMED, NATIVE_NAMED),
+    lives={"shop": Life(80.0, measured=True), "pricing": Life(90.0, measured=False)},
+    deaths=(Death(80.0, "shop", "shop-1", 1, True, "killed by the kernel, out of memory"),),
+    autopsies=(Autopsy("shop", "shop-1", 7, IN_SHOP, 90 * MIB, 100 * MIB),),
+)
+
+
+def problems(record: Record, healthy: Sequence[str] = ("catalog",)) -> str:
+    return "\n".join(judge_incident(record, LEAKS, healthy).problems)
+
+
+def test_everything_right_is_solved() -> None:
+    """Each leak named in time, nothing else accused, a death and its autopsy: solved."""
+    verdict = judge_incident(GOOD, LEAKS, ["catalog"])
+    assert verdict.ok, verdict.problems
+    assert [(row.service, row.ok) for row in verdict.rows] == [
+        ("shop", True),
+        ("pricing", True),
+        ("catalog", True),
+    ]
+    assert verdict.rows[0].share == pytest.approx(30 / 80)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sightings": (NATIVE_NAMED,)}, "shop: the leak was not named"),
+        ({"sightings": (SHOP_NAMED,)}, "pricing: the leak was not named"),
+        (
+            {"sightings": (replace(SHOP_NAMED, stage="probable"), NATIVE_NAMED)},
+            "shop: the leak was not named",
+        ),
+        (
+            {"sightings": (replace(SHOP_NAMED, at_s=41.0), NATIVE_NAMED)},
+            "shop: named late, after 51%",
+        ),
+        (
+            {"sightings": (replace(SHOP_NAMED, kind="filling cache"), NATIVE_NAMED)},
+            "shop: the leak was not named",
+        ),
+        (
+            {
+                "sightings": (
+                    SHOP_NAMED,
+                    NATIVE_NAMED,
+                    Sighting(50.0, "catalog", "leak", "confirmed", Place("pages.py", 3, "get")),
+                )
+            },
+            "catalog: falsely accused after 50 s",
+        ),
+        (
+            {
+                "sightings": (
+                    SHOP_NAMED,
+                    NATIVE_NAMED,
+                    Sighting(9.0, "shop", "leak", "confirmed", Place("flask/app.py", 3, "wsgi")),
+                )
+            },
+            "shop: falsely accused after 9 s",
+        ),
+        ({"deaths": ()}, "no node died at its memory limit"),
+        (
+            {"deaths": (*GOOD.deaths, Death(9.0, "shop", "shop-2", 1, False, "ended by itself"))},
+            "shop-2 ended after 9 s of load, but not at its limit",
+        ),
+        ({"autopsies": ()}, "no autopsy"),
+        (
+            {"autopsies": (replace(GOOD.autopsies[0], place=Place("json/decoder.py", 1, "x")),)},
+            "the autopsy of shop-1 shows",
+        ),
+        ({"lives": {"pricing": Life(90.0, False)}}, "shop: no node died or grew"),
+    ],
+)
+def test_each_miss_is_told(change: dict[str, object], said: str) -> None:
+    """Each way in which a run falls short is a problem with a sentence of its own."""
+    record = replace(GOOD, **change)  # type: ignore[arg-type]  # the table holds field values
+    assert said in problems(record)
+    assert not judge_incident(record, LEAKS, ["catalog"]).ok
+
+
+def test_a_suspicion_is_no_accusation() -> None:
+    """The healthy service may be suspected, or said to fill a cache, as long as none is sure."""
+    place = Place("catalog/pages.py", 30, "render")
+    mild = (
+        Sighting(10.0, "catalog", "leak", "probable", place),
+        Sighting(20.0, "catalog", "filling cache", "confirmed", place),
+    )
+    assert problems(replace(GOOD, sightings=(*GOOD.sightings, *mild))) == ""
+
+
+def test_what_the_leak_keeps_besides_is_neither_named_nor_false() -> None:
+    """To accuse the line that allocates the rest of what a leak keeps is true, but not enough."""
+    besides = Sighting(30.0, "shop", "leak", "confirmed", Place("shop/basket.py", 33, "price"))
+    assert problems(replace(GOOD, sightings=(*GOOD.sightings, besides))) == ""
+    instead = replace(GOOD, sightings=(besides, NATIVE_NAMED))
+    assert problems(instead) == "shop: the leak was not named"
+
+
+def test_native_memory_may_be_named_by_its_python_line() -> None:
+    """A native leak that is named by the line that calls into C counts as named, too."""
+    by_line = Sighting(20.0, "pricing", "leak", "confirmed", Place("pricing/tiers.py", 9, "build"))
+    assert problems(replace(GOOD, sightings=(SHOP_NAMED, by_line))) == ""
+
+
+def test_an_autopsy_of_native_memory_is_not_held_to_the_line() -> None:
+    """The live table of a process with a native leak shows other lines: that is no problem."""
+    other = Autopsy("pricing", "pricing", 8, Place("flask/app.py", 1, "f"), 1, 2)
+    assert problems(replace(GOOD, autopsies=(*GOOD.autopsies, other))) == ""
+
+
+def test_a_service_that_took_no_part_is_not_missed() -> None:
+    """Without Go the ledger does not run, and nobody is blamed for not naming its leak."""
+    verdict = judge_incident(replace(GOOD, services=("shop", "catalog")), LEAKS, ["catalog"])
+    assert [row.service for row in verdict.rows] == ["shop", "catalog"]
+    assert verdict.problems == ("pricing: falsely accused after 35 s (native leak, no line)",)
+
+
+def test_the_repaired_code_must_be_quiet() -> None:
+    """Of the repaired code nothing may be accused and nothing may die."""
+    quiet = replace(GOOD, sightings=(), deaths=(), autopsies=(), lives={})
+    assert judge_repaired(quiet).ok
+    accused = judge_repaired(replace(quiet, sightings=(SHOP_NAMED,)))
+    assert [one.partition(" after")[0] for one in accused.problems] == ["shop: falsely accused"]
+    assert not judge_repaired(replace(quiet, deaths=GOOD.deaths)).ok
+
+
+def test_the_truth_matches_the_code() -> None:
+    """Each seeded leak names a file and functions that its service really has."""
+    for leak in SEEDED_LEAKS:
+        for file, function in ((leak.file, name) for name in leak.functions):
+            name = function.rpartition(".")[2]
+            source = (SERVICES / file).read_text()
+            assert f"def {name}(" in source or f") {name}(" in source, function
+        for file, _ in leak.also:
+            assert (SERVICES / file).is_file()
+    assert not {leak.service for leak in SEEDED_LEAKS} & set(HEALTHY)
+
+
+def test_detection_never_sees_the_truth() -> None:
+    """Only the end of a run imports the truth; the services and what watches them do not."""
+    package = SERVICES.parent
+    readers = {
+        path.name
+        for path in package.rglob("*.py")
+        if "truth import" in path.read_text() or "import truth" in path.read_text()
+    }
+    assert readers == {"run.py", "verdict.py"}
+
+
+def test_a_life_is_measured_by_the_first_death() -> None:
+    """The first death at the limit of a first life is the life of the service's nodes."""
+    deaths = [
+        Death(95.0, "shop", "shop-2", 1, True, ""),
+        Death(85.0, "shop", "shop-1", 1, True, ""),
+        Death(10.0, "shop", "shop-1", 2, True, ""),
+        Death(5.0, "shop", "shop-3", 1, False, ""),
+    ]
+    assert life_of("shop", [], deaths) == Life(85.0, measured=True)
+
+
+def test_a_life_is_reckoned_from_growth() -> None:
+    """A node that grows a MiB a second from 40 MiB meets 100 MiB after a minute."""
+    readings = [(float(at_s), (40 + at_s) * MIB) for at_s in range(20)]
+    life = life_of("shop", [Trace("shop", 100 * MIB, readings)], [])
+    assert life is not None
+    assert not life.measured
+    assert math.isclose(life.seconds, 60.0)
+
+
+def test_no_growth_gives_no_life() -> None:
+    """A node that does not grow, or was hardly seen, gives no life at all."""
+    assert reckon_life([(float(at_s), 40 * MIB) for at_s in range(20)], 100 * MIB) is None
+    assert reckon_life([(0.0, 1), (1.0, MIB)], 100 * MIB) is None
+    assert life_of("shop", [Trace("shop", 100 * MIB)], []) is None
