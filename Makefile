@@ -1,0 +1,55 @@
+# make demo    set up from nothing and run the incident
+# make test    set up from nothing and run the tests, on every supported CPython found here
+# make check   all that CI runs: lint, types, import rules, C warnings as errors, tests, demo
+# make bench   the figures of benchmarks/README.md
+
+PYTHON ?= python3
+# The tests that depend on the interpreter run on each of them; the others once.
+EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py
+
+.PHONY: demo demo-fixed test check lint bench lock dev clean
+
+demo:
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo $(ARGS)
+
+demo-fixed:
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --fixed $(ARGS)
+
+test:
+	@set -e; envs=$$($(PYTHON) tools/environments.py all); \
+	set -- $$envs; main=$$1; shift; \
+	echo "== tests on $${main##*/}"; $$main/bin/python -m pytest tests $(ARGS); \
+	for env in "$$@"; do \
+		echo "== tests on $${env##*/}"; $$env/bin/python -m pytest $(EACH_PYTHON_TESTS) $(ARGS); \
+	done
+
+check: export STANCH_WERROR = 1
+check: lint test demo demo-fixed
+
+lint:
+	@set -e; env=$$($(PYTHON) tools/environments.py main); set -x; \
+	$$env/bin/ruff check .; \
+	$$env/bin/ruff format --check .; \
+	$$env/bin/mypy; \
+	$$env/bin/lint-imports
+
+bench:
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/python -m benchmarks $(ARGS)
+
+# Pins every package with its hashes, after a change of requirements/*.in.
+lock:
+	@set -e; env=$$($(PYTHON) tools/environments.py main); for name in test dev; do \
+		$$env/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+			--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+			requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+# An environment to work in: the package is read from src/, the C core built in place.
+dev:
+	@set -e; env=$$($(PYTHON) tools/environments.py main); \
+	$$env/bin/python -m pip install -q --no-deps --no-build-isolation -e .; \
+	rm -f $$env/.wheel; echo "source $$env/bin/activate"
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	find src -name '*.so' -delete

@@ -1,0 +1,1 @@
+"""The figures of benchmarks/README.md; `python -m benchmarks` runs them all."""

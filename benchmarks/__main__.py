@@ -1,0 +1,10 @@
+"""Runs every benchmark of benchmarks/README.md, one after the other."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("sampler_instructions", "sampler_accuracy", "profile_codec")
+
+for name in BENCHMARKS:
+    print(f"== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
