@@ -9,7 +9,7 @@ import pytest
 
 CORE = Path(__file__).parents[2] / "src/stanch/sampler/core"
 UNIT_TESTS = Path(__file__).parent / "native/table_test.c"
-SOURCES = [CORE / "idmap.c", CORE / "sampling.c", CORE / "table.c"]
+SOURCES = [CORE / f"{topic}.c" for topic in ("idmap", "intern", "sampling", "table")]
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

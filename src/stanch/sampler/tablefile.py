@@ -8,25 +8,37 @@ entry that refers to nothing is counted in `torn` and left out, and anything wor
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stanch.sampler.errors import TableError
 
 MAGIC = b"STANCHT\n"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 4096
 MAX_FILE_BYTES = 256 << 20
 MAX_DEPTH = 128  # FRAMES_MAX_DEPTH in core/frames.h
 
 _FIXED = struct.Struct("<8sII QQQ II QQQ QQ QQ dd II")
 _SECTION = struct.Struct("<QIIII")
-_SECTIONS = ("strings", "functions", "frames", "stack_frames", "stacks", "entries")
+_SECTIONS = (
+    "strings",
+    "functions",
+    "frames",
+    "stack_frames",
+    "stacks",
+    "entries",
+    "mappings",
+    "labels",
+)
 _FUNCTION = struct.Struct("<IIHHi")
 _FRAME = struct.Struct("<Ii")
 _STACK = struct.Struct("<IIdd")
 _ENTRY = struct.Struct("<QQQQIIII")
+_MAPPING = struct.Struct("<QQQIIHHI")
+_LABEL = struct.Struct("<IIHH")
+_INTERVAL = struct.Struct("<QII")
 _ITEM_BYTES = {
     "strings": 1,
     "functions": _FUNCTION.size,
@@ -34,8 +46,12 @@ _ITEM_BYTES = {
     "stack_frames": 4,
     "stacks": _STACK.size,
     "entries": _ENTRY.size,
+    "mappings": _MAPPING.size,
+    "labels": _LABEL.size,
 }
 _SERVICE_BYTES = 128
+_MAX_INTERVALS = 32
+FRAME_NATIVE = 0x80000000
 _STATE_STOPPED = 2
 
 
@@ -58,6 +74,25 @@ class TableStack:
 
 
 @dataclass(frozen=True, slots=True)
+class TableMapping:
+    """An executable segment of a library: its addresses, file offset, path and build id (hex)."""
+
+    start: int
+    end: int
+    file_start: int
+    path: str
+    build_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableLabel:
+    """Whose memory a sample is: the names of the thread and of the route or job, or empty."""
+
+    thread: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
 class TableEntry:
     """A sampled block that is alive; `interval_bytes` is the mean it was drawn with."""
 
@@ -67,11 +102,16 @@ class TableEntry:
     stack: int
     interval_bytes: int
     domain: int
+    label: int
 
 
 @dataclass(frozen=True, slots=True)
 class TableImage:
-    """A live table at one moment. Times in ns: `uptime_ns` and births count from the start."""
+    """A live table at one moment. Times in ns: `uptime_ns` and births count from the start.
+
+    intervals: (uptime_ns, interval_bytes) for each mean interval, from the time when it came into
+    force, oldest first.
+    """
 
     pid: int
     service: str
@@ -87,6 +127,9 @@ class TableImage:
     stacks: tuple[TableStack, ...]
     entries: tuple[TableEntry, ...]
     torn: int
+    mappings: tuple[TableMapping, ...]
+    labels: tuple[TableLabel, ...]
+    intervals: tuple[tuple[int, int], ...]
 
 
 def read_table(source: str | os.PathLike[str] | bytes) -> TableImage:
@@ -127,7 +170,8 @@ def _read(data: memoryview, where: str) -> TableImage:
     service_at = _FIXED.size + _SECTION.size * len(_SECTIONS)
     service = bytes(data[service_at : service_at + _SERVICE_BYTES]).split(b"\0")[0]
     stacks = tuple(_stacks(sections))
-    entries, torn = _entries(sections["entries"], len(stacks))
+    labels = tuple(_labels(sections))
+    entries, torn = _entries(sections["entries"], len(stacks), len(labels))
     return TableImage(
         pid=pid,
         service=service.decode("utf-8", "replace"),
@@ -143,6 +187,9 @@ def _read(data: memoryview, where: str) -> TableImage:
         stacks=stacks,
         entries=entries,
         torn=torn,
+        mappings=tuple(_mappings(sections)),
+        labels=labels,
+        intervals=_intervals(data, service_at + _SERVICE_BYTES),
     )
 
 
@@ -163,12 +210,48 @@ def _sections(data: memoryview, where: str) -> dict[str, memoryview]:
     return sections
 
 
-def _functions(sections: dict[str, memoryview]) -> Iterator[TableFunction]:
+def _intervals(data: memoryview, offset: int) -> tuple[tuple[int, int], ...]:
+    _labels_refused, used, _ = struct.unpack_from("<QII", data, offset)
+    at = offset + 16
+    found = data[at : at + _INTERVAL.size * min(used, _MAX_INTERVALS)]
+    return tuple((uptime_ns, interval) for uptime_ns, interval, _ in _INTERVAL.iter_unpack(found))
+
+
+def _texts(sections: dict[str, memoryview]) -> Callable[[int, int], str]:
+    """Return a function that reads a text by its offset and length in bytes."""
     strings = bytes(sections["strings"])
 
     def text(offset: int, length: int) -> str:
         return strings[offset : offset + length].decode("utf-8", "replace")
 
+    return text
+
+
+def _mappings(sections: dict[str, memoryview]) -> Iterator[TableMapping]:
+    text = _texts(sections)
+    for (
+        start,
+        end,
+        file_start,
+        path,
+        build_id,
+        path_bytes,
+        build_id_bytes,
+        _,
+    ) in _MAPPING.iter_unpack(sections["mappings"]):
+        yield TableMapping(
+            start, end, file_start, text(path, path_bytes), text(build_id, build_id_bytes)
+        )
+
+
+def _labels(sections: dict[str, memoryview]) -> Iterator[TableLabel]:
+    text = _texts(sections)
+    for thread, route, thread_bytes, route_bytes in _LABEL.iter_unpack(sections["labels"]):
+        yield TableLabel(text(thread, thread_bytes), text(route, route_bytes))
+
+
+def _functions(sections: dict[str, memoryview]) -> Iterator[TableFunction]:
+    text = _texts(sections)
     for name, file, name_bytes, file_bytes, line in _FUNCTION.iter_unpack(sections["functions"]):
         yield TableFunction(text(name, name_bytes), text(file, file_bytes), line)
 
@@ -190,14 +273,16 @@ def _stacks(sections: dict[str, memoryview]) -> Iterator[TableStack]:
         )
 
 
-def _entries(section: memoryview, stacks: int) -> tuple[tuple[TableEntry, ...], int]:
+def _entries(section: memoryview, stacks: int, labels: int) -> tuple[tuple[TableEntry, ...], int]:
     entries = []
     torn = 0
-    for address, size, birth, requests, stack, interval, domain, _ in _ENTRY.iter_unpack(section):
+    for address, size, birth, requests, stack, interval, domain, label in _ENTRY.iter_unpack(
+        section
+    ):
         if not address:
             continue
-        if stack >= stacks or not interval or size >= 1 << 56:
+        if stack >= stacks or label >= labels or not interval or size >= 1 << 56:
             torn += 1
             continue
-        entries.append(TableEntry(size, birth, requests, stack, interval, domain))
+        entries.append(TableEntry(size, birth, requests, stack, interval, domain, label))
     return tuple(entries), torn

@@ -91,7 +91,7 @@ static void table_counts_what_is_alive(void) {
     table_lock();
     uint32_t stack = a_stack("f");
     CHECK(stack == a_stack("f") && stack != a_stack("g"));
-    for (uintptr_t i = 1; i <= 10000; i++) table_insert_locked((void *)(i * 16), 100, stack, 1024, 2);
+    for (uintptr_t i = 1; i <= 10000; i++) table_insert_locked((void *)(i * 16), 100, stack, 1024, 2, LABEL_NONE);
     CHECK(table_header_now()->live_samples == 10000);
     CHECK(fabs(table_header_now()->live_bytes / (10000 * 100 * sampling_weight(100, 1024)) - 1) < 1e-9);
     table_entry removed;
@@ -104,7 +104,7 @@ static void table_counts_what_is_alive(void) {
     for (uintptr_t i = 1; i <= 10000; i += 2) table_restore_locked((void *)(i * 16), &removed);
     CHECK(table_header_now()->sections[SECTION_ENTRIES].used == used);
     /* An address that is entered twice, since its free was not seen, counts once. */
-    table_insert_locked((void *)16, 100, stack, 1024, 2);
+    table_insert_locked((void *)16, 100, stack, 1024, 2, LABEL_NONE);
     CHECK(table_header_now()->live_samples == 10000);
     table_unlock();
     size_t need = table_snapshot(NULL, 0);
@@ -116,12 +116,42 @@ static void table_counts_what_is_alive(void) {
     CHECK(table_snapshot(NULL, 0) == 0);
 }
 
+static void labels_are_bounded(void) {
+    CHECK(table_start(&OPTIONS) == 0);
+    table_lock();
+    CHECK(table_label_locked("", 0, "", 0) == LABEL_NONE);
+    uint32_t label = table_label_locked("main", 4, "/cart", 5);
+    CHECK(label > LABEL_OVERFLOW && label == table_label_locked("main", 4, "/cart", 5));
+    CHECK(label != table_label_locked("main/", 5, "cart", 4));
+    char route[16];
+    for (int i = 0; i < 2000; i++)
+        label = table_label_locked("", 0, route, (size_t)snprintf(route, sizeof route, "%d", i));
+    CHECK(label == LABEL_OVERFLOW && table_header_now()->labels_refused > 900);
+    CHECK(table_header_now()->dropped[DROP_TABLE_FULL] == 0);
+    table_unlock();
+    table_stop();
+}
+
+static void intervals_are_kept_and_bounded(void) {
+    CHECK(table_start(&OPTIONS) == 0);
+    table_lock();
+    const table_header *header = table_header_now();
+    CHECK(header->intervals_used == 1 && header->intervals[0].interval_bytes == 1024);
+    for (uint32_t i = 1; i <= 2 * TABLE_INTERVALS; i++) table_set_interval_locked(1024 + i);
+    CHECK(header->intervals_used == TABLE_INTERVALS);
+    CHECK(header->intervals[1].interval_bytes == 1025);
+    CHECK(header->intervals[TABLE_INTERVALS - 1].interval_bytes == 1024 + 2 * TABLE_INTERVALS);
+    CHECK(header->interval_bytes == 1024 + 2 * TABLE_INTERVALS);
+    table_unlock();
+    table_stop();
+}
+
 static void table_full_drops_and_counts(void) {
     CHECK(table_start(&OPTIONS) == 0);
     table_lock();
     uint32_t capacity = table_header_now()->sections[SECTION_ENTRIES].capacity;
     for (uintptr_t i = 1; i <= capacity + 1000; i++)
-        table_insert_locked((void *)(i * 16), 100, STACK_NO_PYTHON, 1024, 0);
+        table_insert_locked((void *)(i * 16), 100, STACK_NO_PYTHON, 1024, 0, LABEL_NONE);
     CHECK(table_header_now()->live_samples == capacity);
     CHECK(table_header_now()->dropped[DROP_TABLE_FULL] == 1000);
     char name[32];
@@ -142,7 +172,7 @@ static void child_writes_to_a_copy(const char *path) {
     CHECK(table_move_to_file(path) == 0);
     table_lock();
     uint32_t stack = a_stack("f");
-    for (uintptr_t i = 1; i <= 100; i++) table_insert_locked((void *)(i * 16), 100, stack, 1024, 2);
+    for (uintptr_t i = 1; i <= 100; i++) table_insert_locked((void *)(i * 16), 100, stack, 1024, 2, LABEL_NONE);
     table_unlock();
     pid_t child = fork();
     if (child == 0) {
@@ -168,7 +198,7 @@ static void *churn(void *argument) {
     for (int round = 0; round < CHURN_ROUNDS; round++) {
         for (uintptr_t i = 1; i <= 200; i++) {
             table_lock();
-            if (table_active_locked()) table_insert_locked((void *)(base + i * 16), 64, a_stack("t"), 1024, 1);
+            if (table_active_locked()) table_insert_locked((void *)(base + i * 16), 64, a_stack("t"), 1024, 1, LABEL_NONE);
             table_unlock();
         }
         for (uintptr_t i = 1; i <= 200; i++) {
@@ -223,6 +253,8 @@ int main(int count, char **arguments) {
     idmap_refuses_beyond_its_bound();
     gaps_have_the_mean_asked_for();
     table_counts_what_is_alive();
+    labels_are_bounded();
+    intervals_are_kept_and_bounded();
     table_full_drops_and_counts();
     child_writes_to_a_copy(arguments[1]);
     children_of_a_busy_parent(arguments[1]);

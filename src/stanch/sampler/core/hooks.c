@@ -101,7 +101,7 @@ static void record(const void *address, const trial *sample, bool gil_held) {
     if (table_active_locked()) {
         uint32_t stack = frames_stack_locked_nopy(frames_thread_state_nopy(gil_held));
         table_insert_locked(address, sample->size_bytes, stack, sample->interval_bytes,
-                            sample->domain);
+                            sample->domain, LABEL_NONE);
         table_add_overhead_locked(table_uptime_ns() - began);
     }
     table_unlock();

@@ -1,4 +1,4 @@
-/* Locks: `lock` protects every static of this file, table_filter's writers, the mapping's
+/* Locks: `lock` protects every static of this file and of intern.c, table_filter's writers, the mapping's
  * contents (but for the header's atomic counters) and the caches of frames.c. It is taken
  * around fork(), so that a child never inherits it half-way. No other lock is taken and no
  * allocator is called while it is held.
@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "idmap.h"
 #include "sampling.h"
+#include "table_inner.h"
 
 #define RESERVE_BYTES (64u << 10) /* the file system is asked for space in these steps */
 #define RETRY_SPACE_NS 1000000000ull
@@ -31,12 +32,14 @@ static const struct {
     [SECTION_STACK_FRAMES] = {sizeof(uint32_t), 1u << 20},
     [SECTION_STACKS] = {sizeof(table_stack), 64u << 10},
     [SECTION_ENTRIES] = {sizeof(table_entry), 128u << 10},
+    [SECTION_MAPPINGS] = {sizeof(table_mapping), 1u << 10},
+    [SECTION_LABELS] = {sizeof(table_label), 1u << 10},
 };
 
 address_filter table_filter;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static uint8_t *base;       /* the mapping; set once */
+uint8_t *table_base;        /* the mapping; set once */
 static size_t mapped_bytes; /* a multiple of the page size */
 static int file = -1;       /* owned; -1 while the table is in private memory */
 static struct stat identity; /* of the file: a host that closes all descriptors frees its number */
@@ -44,10 +47,7 @@ static bool active;
 static uint64_t start_ns;        /* CLOCK_MONOTONIC */
 static uint64_t next_reserve_ns; /* no new attempt at a full disk before this */
 static uint32_t free_entry;      /* number plus 1 of the first free entry, or 0 */
-static idmap strings, functions, frames, stacks, addresses;
-
-#define HEADER ((table_header *)base)
-#define ITEMS(section, type) ((type *)(base + HEADER->sections[section].offset))
+static idmap addresses;
 
 static uint64_t monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 static uint64_t unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
@@ -56,7 +56,7 @@ void table_lock(void) { pthread_mutex_lock(&lock); }
 void table_unlock(void) { pthread_mutex_unlock(&lock); }
 /* A child made by a bare clone() ran no fork handler and still shares the mapping. */
 bool table_active_locked(void) { return active && HEADER->pid == (uint64_t)getpid(); }
-table_header *table_header_now(void) { return (table_header *)base; }
+table_header *table_header_now(void) { return (table_header *)table_base; }
 uint64_t table_uptime_ns(void) { return monotonic_ns() - start_ns; }
 
 /* ---- the mapping ---- */
@@ -104,8 +104,7 @@ static int promise_space(int fd, uint64_t offset, uint64_t bytes) {
     return error;
 }
 
-/* Makes room for `more` items behind `used`; false when the section or the disk is full. */
-static bool make_room(enum table_section which, uint32_t more) {
+bool table_make_room(enum table_section which, uint32_t more) {
     table_section_header *section = &HEADER->sections[which];
     uint64_t wanted = (uint64_t)section->used + more;
     if (wanted > section->capacity) {
@@ -133,8 +132,7 @@ static bool make_room(enum table_section which, uint32_t more) {
     return true;
 }
 
-/* Publishes `count` items that are complete behind `used`. */
-static void publish(enum table_section which, uint32_t count) {
+void table_publish(enum table_section which, uint32_t count) {
     table_section_header *section = &HEADER->sections[which];
     atomic_store_explicit(&section->used, section->used + count, memory_order_release);
 }
@@ -148,6 +146,8 @@ static void forget_samples_of_parent(void) {
     start_ns = monotonic_ns();
     header->uptime_ns = header->requests = header->samples = header->overhead_ns = 0;
     for (int i = 0; i < DROP_COUNT; i++) header->dropped[i] = 0;
+    header->intervals_used = 0;
+    table_set_interval_locked(header->interval_bytes);
     table_stack *stack = ITEMS(SECTION_STACKS, table_stack);
     for (uint32_t i = 0; i < header->sections[SECTION_STACKS].used; i++)
         stack[i].alloc_objects = stack[i].alloc_bytes = 0;
@@ -174,7 +174,7 @@ static void before_fork(void) {
     pthread_mutex_lock(&lock);
     if (!active || file < 0) return;
     copy_for_child = map_private(NULL);
-    if (copy_for_child) copy_used(copy_for_child, base);
+    if (copy_for_child) copy_used(copy_for_child, table_base);
 }
 
 static void after_fork_in_parent(void) {
@@ -187,8 +187,8 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
     if (active && file >= 0) {
         const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-        active = copy_for_child &&
-                 mremap(copy_for_child, mapped_bytes, mapped_bytes, flags, base) != MAP_FAILED;
+        active = copy_for_child && mremap(copy_for_child, mapped_bytes, mapped_bytes, flags,
+                                          table_base) != MAP_FAILED;
         close_file();
     }
     copy_for_child = NULL;
@@ -199,8 +199,8 @@ static void after_fork_in_child(void) {
 /* ---- life ---- */
 
 static void forget_everything(void) {
-    idmap *maps[] = {&strings, &functions, &frames, &stacks, &addresses};
-    for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) idmap_free(maps[i]);
+    intern_forget_locked();
+    idmap_free(&addresses);
     memset(&table_filter, 0, sizeof table_filter);
     free_entry = 0;
     next_reserve_ns = 0;
@@ -210,27 +210,17 @@ static void forget_everything(void) {
 static int make_mapping(void) {
     static table_header layout;
     lay_out(&layout);
-    base = map_private(NULL);
-    if (!base) return ENOMEM;
-    idmap_init(&strings, LAYOUT[SECTION_FUNCTIONS].capacity * 2);
-    idmap_init(&functions, LAYOUT[SECTION_FUNCTIONS].capacity);
-    idmap_init(&frames, LAYOUT[SECTION_FRAMES].capacity);
-    idmap_init(&stacks, LAYOUT[SECTION_STACKS].capacity);
+    table_base = map_private(NULL);
+    if (!table_base) return ENOMEM;
+    intern_bound(&layout);
     idmap_init(&addresses, LAYOUT[SECTION_ENTRIES].capacity);
     return pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-static void add_reserved_stacks(void) {
-    static const char full[] = "[stanch: the table of stacks is full]";
-    table_stack_locked(NULL, 0);
-    uint32_t frame = table_frame_locked(table_function_locked(full, sizeof full - 1, "", 0, 0), 0);
-    table_stack_locked(&frame, 1);
-}
-
 int table_start(const table_options *options) {
     table_lock();
-    int error = active ? EALREADY : base ? 0 : make_mapping();
-    if (!error && !map_private(base)) error = ENOMEM;
+    int error = active ? EALREADY : table_base ? 0 : make_mapping();
+    if (!error && !map_private(table_base)) error = ENOMEM;
     if (!error) {
         forget_everything();
         table_header *header = HEADER;
@@ -242,11 +232,11 @@ int table_start(const table_options *options) {
         header->start_unix_ns = unix_ns();
         start_ns = monotonic_ns();
         header->state = TABLE_RUNNING;
-        header->interval_bytes = options->interval_bytes;
+        table_set_interval_locked(options->interval_bytes);
         header->limit_bytes = options->limit_bytes;
         header->python_version = options->python_version;
         strncpy(header->service, options->service, sizeof header->service - 1);
-        add_reserved_stacks();
+        intern_begin_locked();
         active = true;
     }
     table_unlock();
@@ -265,7 +255,7 @@ static int write_table(int fd) {
     if (error) return error;
     uint8_t *target = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (target == MAP_FAILED) return errno;
-    copy_used(target, base);
+    copy_used(target, table_base);
     munmap(target, mapped_bytes);
     return 0;
 }
@@ -277,8 +267,8 @@ int table_move_to_file(const char *path) {
     if (fd < 0) return errno;
     table_lock();
     int error = active ? write_table(fd) : EINVAL;
-    if (!error && mmap(base, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
-                      MAP_FAILED)
+    if (!error && mmap(table_base, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                       fd, 0) == MAP_FAILED)
         error = errno;
     if (!error) {
         close_file();
@@ -299,85 +289,10 @@ void table_stop(void) {
         active = false;
         HEADER->uptime_ns = monotonic_ns() - start_ns;
         HEADER->state = TABLE_STOPPED;
-        map_private(base); /* gives the memory back; on failure the old pages just stay */
+        map_private(table_base); /* gives the memory back; on failure the old pages just stay */
         forget_everything();
     }
     table_unlock();
-}
-
-/* ---- interning ----
- * Keys are 64-bit hashes of the contents. Two of n contents share one with probability
- * n^2 / 2^65, which for full sections is below 1e-9; they would then share a number. */
-
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes) {
-    const uint8_t *at = data;
-    for (; bytes >= 8; at += 8, bytes -= 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        hash = idmap_mix(hash ^ word);
-    }
-    uint64_t word = bytes;
-    if (bytes) memcpy((uint8_t *)&word + 1, at, bytes);
-    return idmap_mix(hash ^ word);
-}
-
-static uint64_t nonzero(uint64_t hash) { return hash ? hash : 1; }
-
-static uint32_t intern_string(const char *text, size_t bytes) {
-    uint64_t key = nonzero(hash_bytes(bytes, text, bytes));
-    uint32_t offset = idmap_get(&strings, key);
-    if (offset != IDMAP_NONE) return offset;
-    if (!make_room(SECTION_STRINGS, (uint32_t)bytes)) return IDMAP_NONE;
-    offset = HEADER->sections[SECTION_STRINGS].used;
-    memcpy(ITEMS(SECTION_STRINGS, char) + offset, text, bytes);
-    publish(SECTION_STRINGS, (uint32_t)bytes);
-    idmap_put(&strings, key, offset);
-    return offset;
-}
-
-uint32_t table_function_locked(const char *name, size_t name_bytes, const char *file_name,
-                               size_t file_bytes, int32_t first_line) {
-    uint32_t name_offset = intern_string(name, name_bytes);
-    uint32_t file_offset = intern_string(file_name, file_bytes);
-    if (name_offset == IDMAP_NONE || file_offset == IDMAP_NONE) return IDMAP_NONE;
-    table_function function = {name_offset, file_offset, (uint16_t)name_bytes, (uint16_t)file_bytes,
-                               first_line};
-    uint64_t key = nonzero(hash_bytes(1, &function, sizeof function));
-    uint32_t number = idmap_get(&functions, key);
-    if (number != IDMAP_NONE || !make_room(SECTION_FUNCTIONS, 1)) return number;
-    number = HEADER->sections[SECTION_FUNCTIONS].used;
-    ITEMS(SECTION_FUNCTIONS, table_function)[number] = function;
-    publish(SECTION_FUNCTIONS, 1);
-    idmap_put(&functions, key, number);
-    return number;
-}
-
-uint32_t table_frame_locked(uint32_t function, int32_t line) {
-    uint64_t key = nonzero((uint64_t)function << 32 | (uint32_t)line);
-    uint32_t number = idmap_get(&frames, key);
-    if (number != IDMAP_NONE || !make_room(SECTION_FRAMES, 1)) return number;
-    number = HEADER->sections[SECTION_FRAMES].used;
-    ITEMS(SECTION_FRAMES, table_frame)[number] = (table_frame){function, line};
-    publish(SECTION_FRAMES, 1);
-    idmap_put(&frames, key, number);
-    return number;
-}
-
-uint32_t table_stack_locked(const uint32_t *stack_frames, uint32_t depth) {
-    uint64_t key = nonzero(hash_bytes(depth, stack_frames, depth * sizeof *stack_frames));
-    uint32_t number = idmap_get(&stacks, key);
-    if (number != IDMAP_NONE) return number;
-    if (!make_room(SECTION_STACK_FRAMES, depth) || !make_room(SECTION_STACKS, 1)) return IDMAP_NONE;
-    uint32_t first = HEADER->sections[SECTION_STACK_FRAMES].used;
-    if (depth)
-        memcpy(ITEMS(SECTION_STACK_FRAMES, uint32_t) + first, stack_frames,
-               depth * sizeof *stack_frames);
-    publish(SECTION_STACK_FRAMES, depth);
-    number = HEADER->sections[SECTION_STACKS].used;
-    ITEMS(SECTION_STACKS, table_stack)[number] = (table_stack){first, depth, 0, 0};
-    publish(SECTION_STACKS, 1);
-    idmap_put(&stacks, key, number);
-    return number;
 }
 
 /* ---- entries ---- */
@@ -396,10 +311,10 @@ static uint32_t take_free_entry(void) {
         free_entry = (uint32_t)entries[number].size_bytes;
         return number;
     }
-    if (!make_room(SECTION_ENTRIES, 1)) return IDMAP_NONE;
+    if (!table_make_room(SECTION_ENTRIES, 1)) return IDMAP_NONE;
     uint32_t number = HEADER->sections[SECTION_ENTRIES].used;
     entries[number].address = 0;
-    publish(SECTION_ENTRIES, 1);
+    table_publish(SECTION_ENTRIES, 1);
     return number;
 }
 
@@ -428,20 +343,22 @@ void table_restore_locked(const void *address, const table_entry *removed) {
     entry->stack = removed->stack;
     entry->interval_bytes = removed->interval_bytes;
     entry->domain = removed->domain;
+    entry->label = removed->label;
     atomic_store_explicit(&entry->address, (uintptr_t)address, memory_order_release);
     count_live(entry, 1);
     filter_add(&table_filter, address);
 }
 
 void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stack,
-                         uint32_t interval_bytes, uint32_t domain) {
+                         uint32_t interval_bytes, uint32_t domain, uint32_t label) {
     table_header *header = HEADER;
     table_entry entry = {.size_bytes = size_bytes,
                          .birth_ns = monotonic_ns() - start_ns,
                          .birth_requests = header->requests,
                          .stack = stack,
                          .interval_bytes = interval_bytes,
-                         .domain = domain};
+                         .domain = domain,
+                         .label = label};
     table_stack *record = &ITEMS(SECTION_STACKS, table_stack)[stack];
     double weight = sampling_weight(size_bytes, interval_bytes);
     record->alloc_objects += weight;
@@ -464,6 +381,15 @@ bool table_remove_locked(const void *address, table_entry *removed) {
 
 void table_add_overhead_locked(uint64_t ns) { HEADER->overhead_ns += ns; }
 
+void table_set_interval_locked(uint32_t interval_bytes) {
+    table_header *header = HEADER;
+    uint32_t number = header->intervals_used;
+    if (number == TABLE_INTERVALS) number--;
+    header->intervals[number] = (table_interval){monotonic_ns() - start_ns, interval_bytes, 0};
+    atomic_store_explicit(&header->intervals_used, number + 1, memory_order_release);
+    header->interval_bytes = interval_bytes;
+}
+
 size_t table_snapshot(void *buffer, size_t capacity) {
     table_lock();
     size_t need = TABLE_HEADER_BYTES;
@@ -474,12 +400,12 @@ size_t table_snapshot(void *buffer, size_t capacity) {
         table_header *copy = buffer;
         HEADER->uptime_ns = monotonic_ns() - start_ns;
         memset(buffer, 0, need);
-        memcpy(copy, base, TABLE_HEADER_BYTES);
+        memcpy(copy, table_base, TABLE_HEADER_BYTES);
         uint64_t offset = TABLE_HEADER_BYTES;
         for (int i = 0; i < SECTION_COUNT; i++) {
             table_section_header *section = &copy->sections[i];
             size_t bytes = section_bytes(section, section->used);
-            memcpy((uint8_t *)buffer + offset, base + section->offset, bytes);
+            memcpy((uint8_t *)buffer + offset, table_base + section->offset, bytes);
             section->offset = offset;
             section->capacity = section->reserved = section->used;
             offset += page_align(bytes);

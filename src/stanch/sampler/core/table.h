@@ -50,15 +50,22 @@ uint32_t table_function_locked(const char *name, size_t name_bytes, const char *
                                size_t file_bytes, int32_t first_line);
 uint32_t table_frame_locked(uint32_t function, int32_t line);
 uint32_t table_stack_locked(const uint32_t *frames, uint32_t depth);
+uint32_t table_mapping_locked(uint64_t start, uint64_t end, uint64_t file_start, const char *path,
+                              size_t path_bytes, const char *build_id, size_t build_id_bytes);
+/* Always a valid number: LABEL_NONE when both texts are empty, LABEL_OVERFLOW when full. */
+uint32_t table_label_locked(const char *thread, size_t thread_bytes, const char *route,
+                            size_t route_bytes);
 
 /* Enters a live sample; counts a drop when it cannot. */
 void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stack,
-                         uint32_t interval_bytes, uint32_t domain);
+                         uint32_t interval_bytes, uint32_t domain, uint32_t label);
 /* Removes the sample at this address. If there was one and `removed` is not NULL, it gets
  * what table_restore_locked needs to put it back unchanged. */
 bool table_remove_locked(const void *address, table_entry *removed);
 void table_restore_locked(const void *address, const table_entry *removed);
 void table_add_overhead_locked(uint64_t ns);
+/* Notes that gaps are drawn with another mean from now on. */
+void table_set_interval_locked(uint32_t interval_bytes);
 
 /* A consistent copy in the file format, with only the used items of each section.
  * table_snapshot writes at most `capacity` bytes and returns the bytes it needs. */

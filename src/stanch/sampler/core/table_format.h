@@ -1,4 +1,4 @@
-/* The layout of a table file, version 1. Little-endian, natural alignment.
+/* The layout of a table file, version 2. Little-endian, natural alignment.
  *
  * The file is a header of one page, then one region for each section. A section is an array
  * of which the first `used` items are in use; `capacity` items fit its region. Items are
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define TABLE_MAGIC "STANCHT\n"
-#define TABLE_VERSION 1u
+#define TABLE_VERSION 2u
 #define TABLE_HEADER_BYTES 4096u
 
 enum table_state { TABLE_RUNNING = 1, TABLE_STOPPED = 2 };
@@ -28,6 +28,8 @@ enum table_section {
     SECTION_STACK_FRAMES, /* uint32_t: numbers of frames, leaf first, stack after stack */
     SECTION_STACKS,       /* table_stack */
     SECTION_ENTRIES,      /* table_entry */
+    SECTION_MAPPINGS,     /* table_mapping */
+    SECTION_LABELS,       /* table_label */
     SECTION_COUNT
 };
 
@@ -49,10 +51,35 @@ typedef struct {
     int32_t first_line;
 } table_function;
 
+/* A native frame has FRAME_NATIVE and the number of its mapping in `function`, and in `line`
+ * the offset of the instruction from the mapping's start, as an unsigned number. */
+#define FRAME_NATIVE 0x80000000u
+
 typedef struct {
     uint32_t function;
     int32_t line;
 } table_frame;
+
+/* A library's executable segment, as in pprof. */
+typedef struct {
+    uint64_t start; /* addresses in the process */
+    uint64_t end;
+    uint64_t file_start; /* offset of `start` in the library's file */
+    uint32_t path_offset;
+    uint32_t build_id_offset; /* hexadecimal text; empty when the library has none */
+    uint16_t path_bytes;
+    uint16_t build_id_bytes;
+    uint32_t unused;
+} table_mapping;
+
+/* Whose memory a sample is: the name of the thread and of the route or job. Label 0 is empty,
+ * label 1 stands for all that came when the section was full. */
+typedef struct {
+    uint32_t thread_offset;
+    uint32_t route_offset;
+    uint16_t thread_bytes;
+    uint16_t route_bytes;
+} table_label;
 
 typedef struct {
     uint32_t first_frame; /* index into SECTION_STACK_FRAMES */
@@ -68,9 +95,18 @@ typedef struct {
     uint64_t birth_requests; /* requests counted before the birth */
     uint32_t stack;
     uint32_t interval_bytes; /* the mean gap this sample was drawn with */
-    uint32_t domain;         /* 0 RAW, 1 MEM, 2 OBJ */
-    uint32_t unused;
+    uint32_t domain;         /* 0 RAW, 1 MEM, 2 OBJ, 3 native */
+    uint32_t label;
 } table_entry;
+
+/* From `uptime_ns` on, gaps were drawn with this mean. */
+typedef struct {
+    uint64_t uptime_ns;
+    uint32_t interval_bytes;
+    uint32_t unused;
+} table_interval;
+
+#define TABLE_INTERVALS 32u
 
 typedef struct {
     char magic[8];
@@ -93,15 +129,24 @@ typedef struct {
     uint32_t unused;
     table_section_header sections[SECTION_COUNT];
     char service[128]; /* UTF-8, NUL-terminated */
+    uint64_t labels_refused; /* samples that got LABEL_OVERFLOW for want of room */
+    _Atomic uint32_t intervals_used;
+    uint32_t unused_too;
+    table_interval intervals[TABLE_INTERVALS]; /* oldest first; the last one may be rewritten */
 } table_header;
 
 _Static_assert(sizeof(table_header) <= TABLE_HEADER_BYTES, "the header fits its page");
 _Static_assert(sizeof(table_entry) == 48, "the entry is as tablefile.py reads it");
 _Static_assert(sizeof(table_stack) == 24, "the stack is as tablefile.py reads it");
+_Static_assert(sizeof(table_mapping) == 40, "the mapping is as tablefile.py reads it");
+_Static_assert(sizeof(table_label) == 12, "the label is as tablefile.py reads it");
 
 /* Stack 0 has no frames: allocated where no Python code was running.
  * Stack 1 has one frame that says that the table of stacks is full. */
 #define STACK_NO_PYTHON 0u
 #define STACK_OVERFLOW 1u
+
+#define LABEL_NONE 0u
+#define LABEL_OVERFLOW 1u
 
 #endif
