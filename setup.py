@@ -44,7 +44,7 @@ if platform.python_implementation() == "CPython" and platform.system() == "Linux
             depends=sorted(str(path) for path in CORE.glob("*.h")),
             extra_compile_args=flags,
             extra_link_args=link,
-            libraries=["m"],
+            libraries=["m", "dl"],
         )
     )
 

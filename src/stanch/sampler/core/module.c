@@ -4,8 +4,10 @@
 
 #include <stdatomic.h>
 
+#include "arenas.h"
 #include "gcwatch.h"
 #include "hooks.h"
+#include "memory.h"
 #include "table.h"
 
 static PyObject *start(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -24,6 +26,7 @@ static PyObject *start(PyObject *self, PyObject *args, PyObject *kwargs) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     hooks_start(interval_bytes);
+    arenas_start();
     Py_RETURN_NONE;
 }
 
@@ -44,6 +47,7 @@ static PyObject *move_to_file(PyObject *self, PyObject *path) {
 
 static PyObject *stop(PyObject *self, PyObject *unused) {
     hooks_stop();
+    arenas_stop();
     table_stop();
     Py_RETURN_NONE;
 }
@@ -96,6 +100,47 @@ static PyObject *count_request(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static PyObject *mappings(PyObject *self, PyObject *pid) {
+    long long number = PyLong_AsLongLong(pid);
+    if (number == -1 && PyErr_Occurred()) return NULL;
+    memory_mappings found;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = memory_read_mappings(number, &found);
+    Py_END_ALLOW_THREADS
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return Py_BuildValue("{s:K,s:K,s:I}", "malloc_bytes", (unsigned long long)found.malloc_bytes,
+                         "stack_bytes", (unsigned long long)found.stack_bytes, "stacks",
+                         (unsigned int)found.stacks);
+}
+
+static PyObject *malloc_figures(PyObject *self, PyObject *unused) {
+    memory_malloc found;
+    bool known;
+    Py_BEGIN_ALLOW_THREADS
+    known = memory_read_malloc(&found);
+    Py_END_ALLOW_THREADS
+    if (!known) Py_RETURN_NONE;
+    return Py_BuildValue("(KKK)", (unsigned long long)found.used_bytes,
+                         (unsigned long long)found.free_bytes,
+                         (unsigned long long)found.mapped_bytes);
+}
+
+static PyObject *live_figures(PyObject *self, PyObject *unused) {
+    memory_live live;
+    Py_BEGIN_ALLOW_THREADS
+    memory_read_live(&live);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("{s:(ddd),s:(ddd),s:(ddd),s:K}", "small", live.small.bytes,
+                         live.small.variance, live.small.absent, "large", live.large.bytes,
+                         live.large.variance, live.large.absent, "native", live.native.bytes,
+                         live.native.variance, live.native.absent, "arena_bytes",
+                         (unsigned long long)arenas_bytes());
+}
+
 static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
      "Start sampling into a new table in private memory."},
@@ -108,6 +153,9 @@ static PyMethodDef methods[] = {
     {"gc_callback", (PyCFunction)(void (*)(void))gcwatch_callback, METH_FASTCALL,
      "For gc.callbacks: times collections."},
     {"gc_pauses", gcwatch_pauses, METH_NOARGS, "(collections, total ns, longest ns) timed."},
+    {"mappings", mappings, METH_O, "Resident bytes of a process's heaps and stacks; 0: our own."},
+    {"malloc_figures", malloc_figures, METH_NOARGS, "(used, free, mapped) bytes, or None."},
+    {"live_figures", live_figures, METH_NOARGS, "Live samples by where they lie, and arenas."},
     {NULL, NULL, 0, NULL},
 };
 
