@@ -46,6 +46,8 @@ PROMISED = (
     "stanch_threads",
     "stanch_asyncio_tasks",
     "stanch_gc_watched_seconds_total",
+    "stanch_memory_bytes",
+    "stanch_memory_overshoot_bytes",
 )
 
 

@@ -43,6 +43,7 @@ from stanch.agent.listen import (
     parse_listen,
 )
 from stanch.agent.listening import Event, Listening
+from stanch.agent.memory import EVERY_S, MemoryReader
 from stanch.agent.metrics import EndpointMeter, RequestMeter
 from stanch.agent.relatives import Relatives
 from stanch.agent.routes import OTHER, Routes
@@ -88,7 +89,8 @@ class Endpoint:
         self._gc_watch = GcWatch(time.monotonic)
         self._start_unix_s = exposition.start_unix_s()
         relatives = Relatives(options.socket_directory, options.token)
-        self._routes = Routes(options, relatives, self._families)
+        self._memory = MemoryReader(time.monotonic)
+        self._routes = Routes(options, relatives, self._families, self._memory)
         self._rate = RateLimit(time.monotonic, READS_PER_SECOND, READS_AT_ONCE)
         self._lock = threading.Lock()
         self._handlers: set[threading.Thread] = set()
@@ -310,6 +312,7 @@ class Endpoint:
                 reads=self._meter.reads(),
                 endpoint_cpu_s=self._meter.cpu_seconds,
                 gc_watched_s=self._gc_watch.watched_seconds,
+                memory=self._memory.read(EVERY_S),
             )
         )
 

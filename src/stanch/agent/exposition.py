@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stanch import sampler
+from stanch.agent.breakdown import Breakdown
 from stanch.agent.gctimes import CYCLE_S, WATCHED_S
 from stanch.agent.metrics import BUCKET_SECONDS, RequestMeter
 from stanch.agent.threads import task_count, thread_count
-from stanch.sampler.cgroup import group_memory
+from stanch.sampler.cgroup import group_account
 from stanch.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,6 +61,7 @@ class Facts:
     reads: Mapping[tuple[str, int], int]
     endpoint_cpu_s: float
     gc_watched_s: float
+    memory: Breakdown | None
 
 
 def process_families(facts: Facts) -> list[Family]:
@@ -98,26 +100,33 @@ def process_families(facts: Facts) -> list[Family]:
     families += _collector(facts, pid)
     families += _requests(facts.requests, pid)
     families += _own_cost(facts, state, pid)
+    if facts.memory is not None:
+        families += _memory(facts.memory, pid)
     return families
 
 
 def container_families() -> list[Family]:
     """Return the series of the container, which all its processes share."""
-    group = group_memory()
+    account = group_account()
+    if account is None:
+        return []
     families = []
     for name, help_text, value in (
-        ("stanch_memory_limit_bytes", "Memory limit of the container.", group.limit_bytes),
+        ("stanch_memory_limit_bytes", "Memory limit of the container.", account.memory.limit_bytes),
         (
             "stanch_memory_working_set_bytes",
             "Memory of the container less inactive file pages, as the kubelet reckons it.",
-            group.working_set_bytes,
+            account.memory.working_set_bytes,
         ),
     ):
         if value is not None:
             family = Family(name, "gauge", help_text)
             family.add(value, {})
             families.append(family)
-    return families
+    kinds = Family("stanch_cgroup_memory_bytes", "gauge", "Memory of the container by kind.")
+    for kind, size in account.parts():
+        kinds.add(size, {"kind": kind})
+    return [*families, kinds] if kinds.lines else families
 
 
 def exposition(families: Iterable[Family]) -> str:
@@ -219,6 +228,23 @@ def _requests(meter: RequestMeter | None, pid: Mapping[str, str]) -> list[Family
     seconds.add(meter.seconds_sum, pid, "_sum")
     seconds.add(sum(buckets), pid, "_count")
     return [total, failed, flying, seconds]
+
+
+def _memory(account: Breakdown, pid: Mapping[str, str]) -> list[Family]:
+    kinds = Family(
+        "stanch_memory_bytes",
+        "gauge",
+        "Resident memory by kind, which adds up to RSS; read now and then, see docs/memory.md.",
+    )
+    for row in account.rows:
+        kinds.add(row.bytes, {**pid, "kind": row.kind})
+    overshoot = Family(
+        "stanch_memory_overshoot_bytes",
+        "gauge",
+        "By how much the estimates among stanch_memory_bytes went beyond the memory there is.",
+    )
+    overshoot.add(account.overshoot_bytes, pid)
+    return [kinds, overshoot]
 
 
 def _own_cost(facts: Facts, state: sampler.Stats, pid: Mapping[str, str]) -> list[Family]:

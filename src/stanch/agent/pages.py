@@ -16,6 +16,7 @@ PATHS = {
     "/debug/pprof/cmdline": "The command line, where the settings allow it.",
     "/metrics": "Metrics for Prometheus.",
     "/debug/stanch/processes": "The processes of this run, as JSON.",
+    "/debug/stanch/memory": "What the memory of these processes is made of, as JSON.",
 }
 """Every path besides the index, and what it gives."""
 

@@ -31,6 +31,7 @@ from stanch.agent.exposition import (
     resident_bytes,
 )
 from stanch.agent.listen import EndpointOptions
+from stanch.agent.memory import MemoryReader, join_memory, own_memory
 from stanch.agent.pages import PATHS, heap_text, index_page, threads_text
 from stanch.agent.processlist import join_processes, own_process
 from stanch.agent.relatives import Relatives, Replies
@@ -52,12 +53,17 @@ class Routes:
     """Answers requests that may be answered; `families` gives the metrics of this process."""
 
     def __init__(
-        self, options: EndpointOptions, relatives: Relatives, families: Callable[[], list[Family]]
+        self,
+        options: EndpointOptions,
+        relatives: Relatives,
+        families: Callable[[], list[Family]],
+        memory: MemoryReader,
     ) -> None:
         self._options = options
         self._identity = profiles.Identity(options.service, options.instance)
         self._relatives = relatives
         self._families = families
+        self._memory_reader = memory
         self._gate = Gate()
         self._routes: dict[str, _Route] = {
             INDEX: self._index,
@@ -69,6 +75,7 @@ class Routes:
             "/debug/pprof/cmdline": self._cmdline,
             "/metrics": self._metrics,
             "/debug/stanch/processes": self._processes,
+            "/debug/stanch/memory": self._memory,
         }
 
     @property
@@ -247,6 +254,15 @@ class Routes:
             return Answer.json([own])
         replies = self._relatives.ask_all(request.path).wait()
         return Answer.json(join_processes(own, replies))
+
+    def _memory(self, request: Request, _wanted: Wanted) -> Answer:
+        if (forwarded := self._forwarded(request, {}, 0.0)) is not None:
+            return forwarded
+        alone = _is_alone(request)
+        question = None if alone else self._relatives.ask_all(request.path)
+        with self._gate.snapshot():
+            own = own_memory(self._identity, self._memory_reader)
+        return Answer.json(join_memory(own, question.wait() if question else Replies()))
 
 
 def _is_alone(request: Request) -> bool:

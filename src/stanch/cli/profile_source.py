@@ -62,18 +62,23 @@ def _read(source: str) -> bytes:
 
 
 def _fetch(source: str, options: FetchOptions) -> bytes:
+    address, path = split_url(source)
+    if options.seconds is not None:
+        path += f"{'&' if '?' in path else '?'}seconds={options.seconds}"
+    return fetch(source, address, path, options)
+
+
+def fetch(source: str, address: str, path: str, options: FetchOptions) -> bytes:
+    """Ask a target's address for a path; `source` is what the user wrote. Raises CliError."""
     try:
         from stanch.collect.errors import FetchError, TargetError
         from stanch.collect.fetch import Connection
         from stanch.collect.targets import TargetDefaults, parse_target
     except ImportError as error:
         raise CliError(
-            f"{source} is a URL, which needs an HTTP client; run pip install 'stanch[cli]'", 2
+            f"asking {source} needs an HTTP client; run pip install 'stanch[cli]'", 2
         ) from error
 
-    address, path = split_url(source)
-    if options.seconds is not None:
-        path += f"{'&' if '?' in path else '?'}seconds={options.seconds}"
     timeout_s = options.timeout_s + (options.seconds or 0)
 
     async def get() -> bytes:
@@ -90,20 +95,19 @@ def _fetch(source: str, options: FetchOptions) -> bytes:
         raise CliError(f"{source}: {error}") from error
 
 
-def split_url(source: str) -> tuple[str, str]:
-    """Split a source into a target's address and the path to ask there.
+def split_url(source: str, default_path: str = DEFAULT_PATH) -> tuple[str, str]:
+    """Split a source into a target's address and the path to ask there, `default_path` if none.
 
-    A unix socket's path ends where the socket is: `unix:/run/app.sock/debug/pprof/allocs`. Without
-    a path it is the heap profile's.
+    A unix socket's path ends where the socket is: `unix:/run/app.sock/debug/pprof/allocs`.
     """
     if source.startswith("unix:"):
         socket, path = _split_socket(source.removeprefix("unix:").removeprefix("//"))
-        return f"unix:{socket}", path or DEFAULT_PATH
+        return f"unix:{socket}", path or default_path
     try:
         url = urlsplit(source)
     except ValueError as error:
         raise CliError(f"{source!r} is not a URL: {error}; expected http://HOST:PORT", 2) from error
-    path = url.path if url.path.strip("/") else DEFAULT_PATH
+    path = url.path if url.path.strip("/") else default_path
     return f"{url.scheme}://{url.netloc}", f"{path}?{url.query}" if url.query else path
 
 

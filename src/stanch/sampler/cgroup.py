@@ -7,8 +7,12 @@ missing or makes no sense counts as unknown: nothing here raises.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 _UNLIMITED_BYTES = 1 << 60  # version 1 writes "no limit" as a huge number
+
+
+GroupKind = Literal["anon", "shared", "kernel", "kernel_all", "reclaimable", "file", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +33,102 @@ class GroupMemory:
     working_set_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class GroupAccount:
+    """What a memory cgroup's usage is made of, in bytes; None where the kernel does not say.
+
+    file: page cache, without shared. kernel: without reclaimable, its caches that go when memory is
+    short; version 1 tells both as one, kernel_all.
+    other: the rest of the usage, such as pages that the kernel has charged ahead.
+    """
+
+    version: int
+    memory: GroupMemory
+    anon_bytes: int | None
+    shared_bytes: int | None
+    file_bytes: int | None
+    kernel_bytes: int | None
+    kernel_all_bytes: int | None
+    reclaimable_bytes: int | None
+    other_bytes: int | None
+    inactive_file_bytes: int | None
+    peak_bytes: int | None
+    oom_kills: int | None
+
+    def parts(self) -> list[tuple[GroupKind, int]]:
+        """Return what is known by kind; it adds up to the usage as near as the counters do."""
+        sizes: tuple[tuple[GroupKind, int | None], ...] = (
+            ("anon", self.anon_bytes),
+            ("shared", self.shared_bytes),
+            ("kernel", self.kernel_bytes),
+            ("kernel_all", self.kernel_all_bytes),
+            ("reclaimable", self.reclaimable_bytes),
+            ("file", self.file_bytes),
+            ("other", self.other_bytes),
+        )
+        return [(kind, size) for kind, size in sizes if size is not None]
+
+
 def memory_limit(pid: int | str = "self", root: Path = Path("/")) -> int | None:
     """Return the smallest memory limit in bytes that holds for a process, or None without one."""
     group = memory_group(pid, root)
     return _limit(group) if group else None
 
 
-def group_memory(pid: int | str = "self", root: Path = Path("/")) -> GroupMemory:
-    """Return the limit, usage and working set of the process's memory cgroup.
+def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccount | None:
+    """Return what the usage of a process's memory cgroup is made of; None without a cgroup."""
+    group = memory_group(pid, root)
+    if group is None:
+        return None
+    stat = _numbers(group.directory / "memory.stat")
+    kernel = kernel_all = reclaimable = None
+    if group.version == 1:
+        anon, cache, shared = (stat.get(f"total_{name}") for name in ("rss", "cache", "shmem"))
+        inactive = stat.get("total_inactive_file")
+        kernel_all = _read_bytes(group.directory / "memory.kmem.usage_in_bytes")
+        peak_file, events_file = "memory.max_usage_in_bytes", "memory.oom_control"
+    else:
+        anon, cache, shared = (stat.get(name) for name in ("anon", "file", "shmem"))
+        inactive, reclaimable = stat.get("inactive_file"), stat.get("slab_reclaimable")
+        if stat:
+            # Sockets' buffers are counted on their own; `kernel` came with Linux 5.18.
+            parts = ("slab", "kernel_stack", "pagetables", "percpu", "vmalloc")
+            whole = stat.get("kernel", sum(stat.get(name, 0) for name in parts))
+            kernel = max(whole - (reclaimable or 0), 0) + stat.get("sock", 0)
+        peak_file, events_file = "memory.peak", "memory.events"
+    memory = _memory_of(group, inactive)
+    file = None if cache is None else max(cache - (shared or 0), 0)
+    other = None
+    if memory.usage_bytes is not None:
+        rest = max(memory.usage_bytes - (anon or 0) - (cache or 0), 0)
+        if kernel_all is not None:
+            # The root's usage leaves the kernel out.
+            kernel_all = min(kernel_all, rest) if kernel_all <= 2 * rest else None
+        other = max(rest - sum(part or 0 for part in (kernel, kernel_all, reclaimable)), 0)
+    return GroupAccount(
+        version=group.version,
+        memory=memory,
+        anon_bytes=anon,
+        shared_bytes=shared,
+        file_bytes=file,
+        kernel_bytes=kernel,
+        kernel_all_bytes=kernel_all,
+        reclaimable_bytes=reclaimable,
+        other_bytes=other,
+        inactive_file_bytes=inactive,
+        peak_bytes=_read_bytes(group.directory / peak_file),
+        oom_kills=_numbers(group.directory / events_file).get("oom_kill"),
+    )
+
+
+def _memory_of(group: MemoryGroup, inactive_file_bytes: int | None) -> GroupMemory:
+    """Return the limit, usage and working set.
 
     The working set is usage less inactive file pages, as the kubelet reckons it.
     """
-    group = memory_group(pid, root)
-    if group is None:
-        return GroupMemory(None, None, None)
-    names = {1: ("memory.usage_in_bytes", "total_inactive_file")}
-    usage_file, inactive_key = names.get(group.version, ("memory.current", "inactive_file"))
-    usage = _read_bytes(group.directory / usage_file)
-    inactive = _stat_value(group.directory / "memory.stat", inactive_key)
-    working_set = None if usage is None else max(usage - (inactive or 0), 0)
+    name = "memory.usage_in_bytes" if group.version == 1 else "memory.current"
+    usage = _read_bytes(group.directory / name)
+    working_set = None if usage is None else max(usage - (inactive_file_bytes or 0), 0)
     return GroupMemory(_limit(group), usage, working_set)
 
 
@@ -121,12 +202,10 @@ def _limit(group: MemoryGroup) -> int | None:
         directory = directory.parent
 
 
-def _stat_value(file: Path, key: str) -> int | None:
-    for line in _lines(file):
-        name, _, value = line.partition(" ")
-        if name == key:
-            return int(value) if value.isdigit() else None
-    return None
+def _numbers(file: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    pairs = (line.partition(" ") for line in _lines(file))
+    return {name: int(value) for name, _, value in pairs if value.isdigit()}
 
 
 def _read_bytes(file: Path) -> int | None:
