@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("sampler_instructions", "sampler_accuracy", "profile_codec")
+BENCHMARKS = ("sampler_instructions", "sampler_accuracy", "profile_codec", "memory_account")
 
 for name in BENCHMARKS:
     print(f"== {name}", flush=True)
