@@ -20,7 +20,7 @@ from typing import TypeVar
 from stanch.profile import Profile, parse
 
 STANCH = (sys.executable, "-m", "stanch.cli.main")
-LONGEST_S = 30.0
+LONGEST_S = 120.0
 
 Found = TypeVar("Found")
 

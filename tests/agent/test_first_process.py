@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent.hosts import Runs, ask, runs_directory, wait_for
+from tests.agent.hosts import LONGEST_S, Runs, ask, runs_directory, wait_for
 
 # One write for each process: several of them share the file that they say it in.
 WAITS = """
@@ -67,6 +67,6 @@ def test_only_one_of_several_listens(runs: Runs) -> None:
         pids = sorted(map(int, runs.output().replace("ready", "").split()))
         assert wait_for(lambda: len(listening_pids(runs)) == 2, runs)
         assert sorted(listening_pids(runs)) == pids
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
         assert process.returncode == 0
     assert runs.left() == []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.agent.hosts import Runs, functions, heap, runs_directory, wait_for
+from tests.agent.hosts import LONGEST_S, Runs, functions, heap, runs_directory, wait_for
 
 MULTIPROCESSING = """
     import multiprocessing, sys
@@ -54,7 +54,7 @@ def test_multiprocessing(runs: Runs, method: str) -> None:
                 assert "hold_in_child" in functions(heap(path))
         own = next(path for path in runs.sockets() if path.stem == str(process.pid))
         assert "hold_in_child" not in functions(heap(own))
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
         # The fork server and the resource tracker end a little after their owner.
         wait_for(lambda: not runs.left(), runs)
     assert process.returncode == 0
@@ -97,7 +97,7 @@ def test_fork_warns_no_host(runs: Runs) -> None:
     with runs.running("--", sys.executable, "-W", "always", host) as process:
         wait_for(lambda: "ready" in runs.output(), runs)
         assert heap(runs.sockets()[0]).sample_types
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
     assert process.returncode == 0
     assert runs.output() == "ready\n"
     assert runs.left() == []
@@ -169,7 +169,7 @@ def test_forks_from_many_threads(runs: Runs) -> None:
     with runs.running("--", sys.executable, host) as process:
         wait_for(lambda: "ready" in runs.output(), runs)
         assert heap(runs.sockets()[0]).sample_types
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
     assert process.returncode == 0
     assert runs.output() == "ready\n"
 

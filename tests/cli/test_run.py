@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from stanch.cli.run import BOOTSTRAP
-from tests.agent.hosts import Runs, ask, functions, heap, runs_directory, wait_for
+from tests.agent.hosts import LONGEST_S, Runs, ask, functions, heap, runs_directory, wait_for
 
 HOST = """
     import os, sys
@@ -122,7 +122,7 @@ def test_table_directory_that_cannot_be_written(runs: Runs) -> None:
     with runs.running("--table", "/proc", "--", sys.executable, host) as process:
         wait_for(lambda: "ready" in runs.output(), runs)
         assert "hold" in functions(heap(runs.sockets()[0]))
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
     assert process.returncode == 0
     warning, ready = runs.output().splitlines()
     assert warning.startswith("stanch: no table file at /proc/")
@@ -225,6 +225,6 @@ def test_subprocess_has_its_own_agent(runs: Runs) -> None:
         assert {"hold_in_child"} == {"hold", "hold_in_child"} & functions(heap(second))
         metrics = ask(first, "/metrics").decode()
         assert f'pid="{second.stem}"' in metrics
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=LONGEST_S)
     assert process.returncode == 0
     assert runs.left() == []
