@@ -1,4 +1,4 @@
-"""Reports on profiles: `stanch top`, `tree`, `diff`, `peek`, `list` and `flame`.
+"""Reports on profiles: `stanch top`, `tree`, `tags`, `diff`, `peek`, `list` and `flame`.
 
 This is their face: it reads arguments, loads profiles and prints. What a report says is made in
 report_text, report_source and flame.
@@ -24,13 +24,14 @@ from stanch.cli.report_arguments import (
     add_table_options,
     add_unit_option,
     compile_expression,
+    count,
     fetch_options,
     fraction,
     report_options,
     table_trim,
 )
 from stanch.cli.report_source import SourceSearch, list_source
-from stanch.cli.report_text import peek, top, tree
+from stanch.cli.report_text import peek, tags, top, tree
 from stanch.cli.report_view import Report, ReportOptions, prepare
 from stanch.profile import (
     Granularity,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _SOURCE_HELP = "a profile: FILE, http(s)://HOST:PORT[/PATH] or unix:SOCKET[/PATH]"
 _TREE_NODES = 80  # as in pprof
+_TAG_VALUES = 20
 
 
 def register(subparsers: "Subparsers") -> None:
@@ -60,6 +62,18 @@ def register(subparsers: "Subparsers") -> None:
     _add_sources(tree_parser)
     _add_base_and_unit(tree_parser)
     add_table_options(tree_parser)
+
+    tags_parser = _add(subparsers, "tags", "list what each route and thread holds", _run_tags)
+    _add_sources(tags_parser)
+    _add_base_and_unit(tags_parser)
+    add_option(
+        tags_parser,
+        "nodecount",
+        "how many values of a label at most; 0: all (%(default)d)",
+        type=count,
+        metavar="N",
+        default=_TAG_VALUES,
+    )
 
     diff_parser = _add(subparsers, "diff", "list what grew and shrank", _run_diff)
     diff_parser.add_argument("old", metavar="OLD", help=_SOURCE_HELP)
@@ -153,6 +167,12 @@ def _run_tree(arguments: argparse.Namespace) -> int:
     options = _table_options(arguments, default_count=_TREE_NODES)
     profile, base = _load_with_base(arguments)
     return _print(tree(_prepare(profile, options, base)))
+
+
+def _run_tags(arguments: argparse.Namespace) -> int:
+    options = report_options(arguments, trim=Trim(node_count=arguments.nodecount))
+    profile, base = _load_with_base(arguments)
+    return _print(tags(_prepare(profile, options, base)))
 
 
 def _run_diff(arguments: argparse.Namespace) -> int:
@@ -250,7 +270,8 @@ def _prepare(profile: Profile, options: ReportOptions, base: Profile | None) -> 
 def _warn_of_idle(filters: Iterable[str]) -> None:
     """Say which filters matched nothing, so that a typo does not pass for an answer."""
     for name in filters:
-        print(f"stanch: -{name} matched no frame", file=sys.stderr)
+        what = "label" if name.startswith("tag") else "frame"
+        print(f"stanch: -{name} matched no {what}", file=sys.stderr)
 
 
 def _print(text: str) -> int:

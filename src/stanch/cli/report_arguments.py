@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from stanch.cli.errors import CliError
 from stanch.cli.profile_source import FetchOptions
 from stanch.cli.report_view import ReportOptions
-from stanch.profile import Filters, Granularity, Trim
+from stanch.profile import Filters, Granularity, TagFilter, Trim
 
 _USAGE = 2
 _Number = TypeVar("_Number", int, float)
@@ -85,6 +85,18 @@ def add_selection_options(parser: argparse.ArgumentParser) -> None:
         ("show", "leave out frames that do not match"),
     ):
         add_option(group, name, what, metavar="REGEX", default="")
+    for name, what in (
+        ("tagfocus", "only samples with a label that matches, such as route=/orders"),
+        ("tagignore", "no samples with a label that matches"),
+    ):
+        add_option(group, name, what, metavar="[KEY=]REGEX", default="")
+    add_option(
+        group,
+        "tagroot",
+        "make these labels the outermost frames, such as route or thread,route",
+        metavar="KEYS",
+        default="",
+    )
 
 
 def add_unit_option(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +128,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "cum", "sort by cum, with calls", action="store_true")
     add_option(group, "flat", "sort by flat (default)", action="store_false", dest="cum")
     add_option(
-        group, "nodecount", "how many lines at most; 0: all", type=_count, metavar="N", default=-1
+        group, "nodecount", "how many lines at most; 0: all", type=count, metavar="N", default=-1
     )
     add_option(
         group,
@@ -181,6 +193,9 @@ def report_options(
             ignore=_optional(arguments.ignore, "-ignore"),
             hide=_optional(arguments.hide, "-hide"),
             show=_optional(arguments.show, "-show"),
+            tagfocus=_tag_filter(arguments.tagfocus, "-tagfocus"),
+            tagignore=_tag_filter(arguments.tagignore, "-tagignore"),
+            tagroot=tuple(key for key in arguments.tagroot.split(",") if key),
         ),
     )
 
@@ -209,7 +224,17 @@ def _optional(text: str, where: str) -> Pattern[str] | None:
     return compile_expression(text, where) if text else None
 
 
-def _count(text: str) -> int:
+def _tag_filter(text: str, where: str) -> TagFilter | None:
+    if not text:
+        return None
+    key, separator, expression = text.partition("=")
+    if not separator:
+        key, expression = "", text
+    return TagFilter(compile_expression(expression, where), key)
+
+
+def count(text: str) -> int:
+    """Read an option's value that counts something, from 0."""
     return _number(text, int, 0, math.inf, "a whole number from 0")
 
 

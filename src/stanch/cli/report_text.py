@@ -1,4 +1,4 @@
-"""Reports in plain text, laid out as `go tool pprof` does: top, tree and peek.
+"""Reports in plain text, laid out as `go tool pprof` does: top, tree, peek and tags.
 
 Each function gives the whole text without a newline at its end. Names come from the profile, which
 somebody else wrote: control characters in them are shown, not sent to the terminal.
@@ -30,6 +30,7 @@ from stanch.profile import (
     format_value,
     heaviest,
     scale_value,
+    tag_totals,
 )
 
 _RULE = "-" * 58 + "+" + "-" * 13
@@ -83,6 +84,42 @@ def peek(report: Report, expression: Pattern[str]) -> str:
     if not nodes:
         raise no_match(expression)
     return printable([*_header(report, graph, form), *_tree_lines(nodes, form)])
+
+
+def tags(report: Report) -> str:
+    """List what each value of each label holds, the largest first, as many as Trim.node_count.
+
+    What has no such label is a line of its own, so the lines of a label add up to the total.
+    Raises CliError when no sample has a label.
+    """
+    found = tag_totals(report.profile, report.index)
+    if not found:
+        raise CliError(
+            f"no sample of {value_type(report).type} has a label; "
+            "expected a heap profile of Stanch, whose inuse types have some"
+        )
+    form = value_format(report, [value for tag in found for _, value in tag.totals])
+    lines = _profile_lines(report, form)
+    if active := _active_filters(report):
+        lines += ["Active filters:", *(f"   {each[:80]}" for each in active)]
+    count = report.options.trim.node_count
+    for tag in found:
+        shown = tag.totals[:count] if count else tag.totals
+        lines.append(
+            f"{tag.key}: Total {form.value(tag.total)} of {form.value(report.total)}"
+            f" ({form.percentage(tag.total).strip()})"
+        )
+        lines += [_tag_line(value, text, form) for text, value in shown]
+        if rest := sum(value for _, value in tag.totals[len(shown) :]):
+            more = len(tag.totals) - len(shown)
+            lines.append(_tag_line(rest, f"[{more} others; -nodecount 0 shows all]", form))
+        if tag.without:
+            lines.append(_tag_line(tag.without, f"[no {tag.key}]", form))
+    return printable(lines)
+
+
+def _tag_line(value: int, text: str, form: ValueFormat) -> str:
+    return f"{form.value(value):>10} {form.percentage(value)}  {text}"
 
 
 def no_match(expression: Pattern[str]) -> CliError:
@@ -169,7 +206,13 @@ def _active_filters(report: Report) -> list[str]:
         "hide": filters.hide,
         "show": filters.show,
     }
-    return [f"{name}={rx.pattern}" for name, rx in named.items() if rx is not None]
+    active = [f"{name}={rx.pattern}" for name, rx in named.items() if rx is not None]
+    tags = {
+        "tagfocus": filters.tagfocus,
+        "tagignore": filters.tagignore,
+        "tagroot": ",".join(filters.tagroot),
+    }
+    return active + [f"{name}={by}" for name, by in tags.items() if by]
 
 
 def _numbers(node: GraphNode, shown: int, form: ValueFormat) -> str:

@@ -18,6 +18,7 @@ from stanch.profile.model import (
     ValueType,
     sample_index,
 )
+from stanch.profile.tags import TagFilter, TagTotals, tag_totals, tags_as_roots
 from stanch.profile.units import format_percentage, format_value, report_unit, scale_value
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Sample",
+    "TagFilter",
+    "TagTotals",
     "Trim",
     "ValueType",
     "apply_filters",
@@ -55,4 +58,6 @@ __all__ = [
     "sample_index",
     "scale",
     "scale_value",
+    "tag_totals",
+    "tags_as_roots",
 ]

@@ -1,10 +1,14 @@
-"""Which samples and frames of a profile a report is about: pprof's focus, ignore, hide and show."""
+"""Which samples and frames of a profile a report is about.
+
+pprof's focus, ignore, hide and show, and for labels its tagfocus, tagignore and tagroot.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from re import Pattern
 
 from stanch.profile.model import Line, Location, Profile, Sample
+from stanch.profile.tags import TagFilter, tags_as_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +17,17 @@ class Filters:
 
     focus: keep samples with a frame that matches. ignore: leave out samples with one that does.
     hide: leave out frames that match. show: leave out frames that do not.
+    tagfocus: keep samples with a label that matches. tagignore: leave out those with one that does.
+    tagroot: labels that become frames, before the others are applied.
     """
 
     focus: Pattern[str] | None = None
     ignore: Pattern[str] | None = None
     hide: Pattern[str] | None = None
     show: Pattern[str] | None = None
+    tagfocus: TagFilter | None = None
+    tagignore: TagFilter | None = None
+    tagroot: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +44,10 @@ def apply_filters(profile: Profile, filters: Filters) -> Filtered:
     A sample of which every frame is hidden goes too. A frame that `ignore` matches does not count
     for `focus`.
     """
+    profile, idle_tags = _select_by_tags(profile, filters)
     active = {name: rx for name in _NAMES if (rx := getattr(filters, name)) is not None}
     if not active:
-        return Filtered(profile, ())
+        return Filtered(profile, idle_tags)
     views: dict[int, _View] = {}
     used: set[str] = set()
     samples: list[Sample] = []
@@ -57,7 +67,24 @@ def apply_filters(profile: Profile, filters: Filters) -> Filtered:
         if stack or not seen:
             samples.append(replace(sample, locations=stack))
     idle = tuple(name for name in active if name not in used)
-    return Filtered(replace(profile, samples=tuple(samples)), idle)
+    return Filtered(replace(profile, samples=tuple(samples)), idle_tags + idle)
+
+
+def _select_by_tags(profile: Profile, filters: Filters) -> tuple[Profile, tuple[str, ...]]:
+    """Apply what is about labels; give the names of those that matched nothing too."""
+    idle: list[str] = []
+    for name, wanted in (("tagignore", False), ("tagfocus", True)):
+        by: TagFilter | None = getattr(filters, name)
+        if by is None:
+            continue
+        matching = {id(sample) for sample in profile.samples if by.matches(sample)}
+        if not matching:
+            idle.append(name)
+        kept = (each for each in profile.samples if (id(each) in matching) == wanted)
+        profile = replace(profile, samples=tuple(kept))
+    if filters.tagroot:
+        profile = tags_as_roots(profile, filters.tagroot)
+    return profile, tuple(idle)
 
 
 _NAMES = ("focus", "ignore", "hide", "show")
