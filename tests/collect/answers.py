@@ -115,11 +115,17 @@ REMEMBER = (
 def python_heap(
     live: int, *, births: tuple[int, ...] = (), age_s: float = 60.0, pid: int = 10
 ) -> bytes:
-    """A heap profile as the agent gives it: one stack with so many bytes, in bands of birth."""
+    """A heap profile as the agent gives it: one stack with so many bytes, in bands of birth.
+
+    Each band is split over two routes, which a look adds up again.
+    """
     samples = [Sample(REMEMBER, (live // 50, 2 * live, 0, 0))]
     for band, size in enumerate(births or (live,)):
         label = (("birth", 5 * band, "seconds"),)
-        samples.append(Sample(REMEMBER, (0, 0, size // 100, size), num_labels=label))
+        for route, part in (("GET /a", size // 4), ("GET /b", size - size // 4)):
+            samples.append(
+                Sample(REMEMBER, (0, 0, part // 100, part), (("route", route),), num_labels=label)
+            )
     return encode(
         Profile(
             sample_types=HEAP_TYPES,

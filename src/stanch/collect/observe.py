@@ -154,13 +154,16 @@ class _Stacks:
 
 
 def _heap(profile: Profile) -> tuple[StackHeap, ...]:
-    """Add up the samples of each stack; values below zero, which no heap has, count as zero."""
+    """Add up the samples of each stack, whatever their labels of threads and routes say.
+
+    Values below zero, which no heap has, count as zero.
+    """
     types = [value_type.type for value_type in profile.sample_types]
     allocated, live = types.index("alloc_space"), types.index("inuse_space")
     objects = types.index("inuse_objects") if "inuse_objects" in types else None
     stacks = _Stacks()
     totals: dict[Stack, list[float]] = {}
-    births: dict[Stack, list[tuple[float, float]]] = {}
+    births: dict[Stack, dict[float, float]] = {}
     for sample in profile.samples:
         stack = stacks.of(sample.locations)
         total = totals.setdefault(stack, [0.0, 0.0, 0.0])
@@ -171,9 +174,10 @@ def _heap(profile: Profile) -> tuple[StackHeap, ...]:
         if live_bytes:
             for key, value, _ in sample.num_labels:
                 if key == BIRTH_LABEL:
-                    births.setdefault(stack, []).append((float(value), float(live_bytes)))
+                    bands = births.setdefault(stack, {})
+                    bands[float(value)] = bands.get(float(value), 0.0) + live_bytes
     return tuple(
-        StackHeap(stack, total[0], total[1], total[2], tuple(births.get(stack, ())))
+        StackHeap(stack, total[0], total[1], total[2], tuple(births.get(stack, {}).items()))
         for stack, total in totals.items()
     )
 
