@@ -3,7 +3,13 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("sampler_instructions", "sampler_accuracy", "profile_codec", "memory_account")
+BENCHMARKS = (
+    "sampler_instructions",
+    "sampler_accuracy",
+    "profile_codec",
+    "memory_account",
+    "label_profiles",
+)
 
 for name in BENCHMARKS:
     print(f"== {name}", flush=True)

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING
 from stanch.version import __version__
 
 if TYPE_CHECKING:
-    from stanch.sampler import Stats
+    from stanch.sampler import Stats, label
 
-__all__ = ["__version__", "heap_profile", "start", "stats", "stop"]
+__all__ = ["__version__", "heap_profile", "label", "start", "stats", "stop"]
+
+
+def __getattr__(name: str) -> object:
+    """Load `stanch.label` when it is first asked for."""
+    if name == "label":
+        from stanch.sampler import label
+
+        return label
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def start(
@@ -31,6 +40,7 @@ def start(
     service: str = "",
     instance: str = "",
     requests: str | None = None,
+    labels: str | None = None,
     cmdline: str | None = None,
 ) -> None:
     """Start the agent in this process; does nothing when it runs already.
@@ -55,6 +65,7 @@ def start(
             "service": service,
             "instance": instance,
             "requests": requests,
+            "labels": labels,
             "cmdline": cmdline,
         }
     )

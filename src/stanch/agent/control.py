@@ -146,7 +146,10 @@ class Agent:
         if self.run.is_first and usable:
             self._look_back()
         sampler.start(
-            interval_bytes=self.settings.interval, table=table, service=self.settings.service
+            interval_bytes=self.settings.interval,
+            table=table,
+            service=self.settings.service,
+            labels=self.settings.labels,
         )
         self._warn_of_table()
         self._start_endpoint(usable)
@@ -155,6 +158,7 @@ class Agent:
             from stanch.agent import instrument
 
             instrument.install(meter())
+        self._start_labels()
         exits.install(stop)
 
     def stop(self) -> None:
@@ -165,6 +169,7 @@ class Agent:
             self._pusher.close()
         if self._endpoint is not None:
             self._endpoint.close()
+        self._stop_labels()
         sampler.stop()
         rundir.leave(self.run)
 
@@ -269,6 +274,18 @@ class Agent:
             warn(f"no endpoint: {error}")
         else:
             self._endpoint = endpoint
+
+    def _start_labels(self) -> None:
+        from stanch.agent import requestlabels, routers
+
+        requestlabels.switch(self.settings.labels)
+        if self.settings.labels:
+            routers.install()
+
+    def _stop_labels(self) -> None:
+        from stanch.agent import requestlabels
+
+        requestlabels.switch(False)
 
     def _start_push(self) -> None:
         if self.settings.push is None:

@@ -184,7 +184,16 @@ def _sampler_counters(state: sampler.Stats, pid: Mapping[str, str]) -> list[Fami
     )
     for reason, count in state.dropped.items():
         dropped.add(count, {**pid, "reason": reason})
-    return [samples, dropped]
+    known = Family("stanch_labels", "gauge", "Different labels of samples so far, by kind.")
+    known.add(state.threads_known, {**pid, "kind": "thread"})
+    known.add(state.routes_known, {**pid, "kind": "route"})
+    refused = Family(
+        "stanch_labels_refused_total",
+        "counter",
+        "Samples whose label is one for the rest, as there was no room for theirs.",
+    )
+    refused.add(state.labels_refused, pid)
+    return [samples, dropped, known, refused]
 
 
 def _collector(facts: Facts, pid: Mapping[str, str]) -> list[Family]:

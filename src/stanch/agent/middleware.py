@@ -1,10 +1,11 @@
-"""WSGI and ASGI middleware that counts the requests of the host and times them.
+"""WSGI and ASGI middleware that counts and times the host's requests and labels their memory.
 
 A request begins when the application is called and ends with its response: when a WSGI body is
 exhausted or closed, when an ASGI application sends the last part of its body. It has failed when
 the application raised or answered 5xx. Everything of the host passes through as it is, streaming,
 file_wrapper, lifespan and websockets included; an error of the meter is never the host's. A
-request that passes several of these is counted once.
+request that passes several of these is counted once. The label holds while the application runs and
+while its body is iterated.
 """
 
 import contextlib
@@ -12,12 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from stanch.agent.requestlabels import request_label
+from stanch.sampler import labels
+
 if TYPE_CHECKING:
     from stanch.agent.metrics import RequestMeter
+    from stanch.agent.requestlabels import RequestLabel
 
 COUNTED = "stanch.counted"
 """The key in a WSGI environ or ASGI scope that says that the request is being counted."""
 
+_END: Any = object()
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -29,12 +35,30 @@ def _meter_of_process() -> "RequestMeter":
     return meter()
 
 
+class _Labelled:
+    """Gives the context the label of a request, if it gets one, inside a `with`."""
+
+    __slots__ = ("_before", "_mark")
+
+    def __init__(self, mark: "RequestLabel | None") -> None:
+        self._mark = mark
+
+    def __enter__(self) -> None:
+        if self._mark is not None:
+            self._before = labels.enter(self._mark)
+
+    def __exit__(self, *error: object) -> None:
+        if self._mark is not None:
+            labels.leave(self._mark, self._before)
+
+
 class _Request:
     """One request from its begin to its end; ends once, whatever happens."""
 
-    __slots__ = ("_began", "_ended", "_meter", "failed")
+    __slots__ = ("_began", "_ended", "_meter", "failed", "label")
 
-    def __init__(self, meter: "RequestMeter") -> None:
+    def __init__(self, meter: "RequestMeter", mark: "RequestLabel | None") -> None:
+        self.label = mark
         self._meter = meter
         self._ended = False
         self.failed = False
@@ -62,9 +86,10 @@ class StanchWSGI:
         if not isinstance(environ, dict) or COUNTED in environ:
             return self._stanch_app(*args, **kwargs)
         environ[COUNTED] = True
-        request = _Request(self._stanch_meter)
+        request = _Request(self._stanch_meter, _label_of_environ(environ))
         try:
-            body = self._stanch_app(environ, _watched_start(args[1], request))
+            with _Labelled(request.label):
+                body = self._stanch_app(environ, _watched_start(args[1], request))
         except BaseException as error:
             request.failed = isinstance(error, Exception)
             request.end()
@@ -75,6 +100,13 @@ class StanchWSGI:
         if name.startswith("_stanch_"):  # a copy that is not initialised yet
             raise AttributeError(name)
         return getattr(self._stanch_app, name)
+
+
+def _label_of_environ(environ: dict[str, Any]) -> "RequestLabel | None":
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    with contextlib.suppress(UnicodeError):
+        path = path.encode("latin-1").decode()  # WSGI has bytes of UTF-8 in the guise of Latin-1
+    return request_label(environ.get("REQUEST_METHOD"), path)
 
 
 def _watched_start(start_response: Callable[..., Any], request: _Request) -> Callable[..., Any]:
@@ -120,7 +152,13 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._body
+            parts = iter(self._body)
+            while True:
+                with _Labelled(self._request.label):
+                    part = next(parts, _END)
+                if part is _END:
+                    return
+                yield part
         except Exception:
             self._request.failed = True
             raise
@@ -131,7 +169,8 @@ class _Body:
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
-                close()
+                with _Labelled(self._request.label):
+                    close()
         except Exception:
             self._request.failed = True
             raise
@@ -157,11 +196,17 @@ class StanchASGI:
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Serve a connection as the application does; only `http` ones are counted."""
+        if scope.get("type") == "websocket":
+            with _Labelled(request_label("WEBSOCKET", scope.get("path"))):
+                await self._stanch_app(scope, receive, send)
+            return
         if scope.get("type") != "http" or COUNTED in scope:
             await self._stanch_app(scope, receive, send)
             return
         scope[COUNTED] = True
-        request = _Request(self._stanch_meter)
+        request = _Request(
+            self._stanch_meter, request_label(scope.get("method"), scope.get("path"))
+        )
 
         async def watched_send(message: _Message) -> None:
             kind = message.get("type")
@@ -172,7 +217,8 @@ class StanchASGI:
                 request.end()
 
         try:
-            await self._stanch_app(scope, receive, watched_send)
+            with _Labelled(request.label):
+                await self._stanch_app(scope, receive, watched_send)
         except Exception:
             request.failed = True
             raise

@@ -42,6 +42,7 @@ class Settings:
     service: str = ""
     instance: str = ""
     requests: bool = True
+    labels: bool = True
     cmdline: bool = False
 
 
@@ -230,6 +231,14 @@ SETTINGS: tuple[Setting, ...] = (
         "auto|off",
         "auto",
         "count and time the requests of gunicorn and uvicorn without a change of code",
+        _switch("off", "auto"),
+    ),
+    Setting(
+        "labels",
+        "auto|off",
+        "auto",
+        "say of each sample whose it is: the thread's name, and the route of the request, the "
+        "celery task or the stanch.label() it belongs to; routes of requests need --requests auto",
         _switch("off", "auto"),
     ),
     Setting(

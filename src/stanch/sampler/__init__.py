@@ -21,13 +21,23 @@ from stanch.sampler.control import (
     stop,
 )
 from stanch.sampler.errors import SamplerError, TableError
-from stanch.sampler.heap import BIRTH_BAND_S, BIRTH_LABEL, sample_weight, table_profile
+from stanch.sampler.heap import (
+    BIRTH_BAND_S,
+    BIRTH_LABEL,
+    ROUTE_LABEL,
+    THREAD_LABEL,
+    sample_weight,
+    table_profile,
+)
+from stanch.sampler.labels import label
 from stanch.sampler.tablefile import TableImage, read_table
 
 __all__ = [
     "BIRTH_BAND_S",
     "BIRTH_LABEL",
+    "ROUTE_LABEL",
     "TABLE_SUFFIX",
+    "THREAD_LABEL",
     "SamplerError",
     "Stats",
     "TableError",
@@ -38,6 +48,7 @@ __all__ = [
     "gc_pauses",
     "gc_watch",
     "heap_profile",
+    "label",
     "memory_limit",
     "read_table",
     "running",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stanch.sampler import threadnames
 from stanch.sampler.cgroup import memory_limit
 from stanch.sampler.errors import SamplerError
 from stanch.sampler.heap import table_profile
@@ -38,7 +39,11 @@ TABLE_SUFFIX = ".stanch"
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The state of the sampler. Bytes and objects are estimates of what is alive."""
+    """The state of the sampler. Bytes and objects are estimates of what is alive.
+
+    threads_known, routes_known: different names and routes in this process so far.
+    labels_refused: samples whose name or route had no room and is one for the rest.
+    """
 
     running: bool = False
     mode: str = "off"
@@ -48,6 +53,9 @@ class Stats:
     live_bytes: float = 0.0
     live_objects: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
+    threads_known: int = 0
+    routes_known: int = 0
+    labels_refused: int = 0
     overhead_ns: int = 0
     requests: int = 0
     table_path: str | None = None
@@ -101,12 +109,14 @@ def start(
     interval_bytes: int | None = None,
     table: str | os.PathLike[str] | None = None,
     service: str = "",
+    labels: bool = True,
 ) -> None:
     """Start sampling the allocations of this process.
 
     interval_bytes: mean bytes between two samples; by the memory limit when None.
     table: a file, or a directory for PID.stanch, that keeps the live table even if the process
     is killed; private memory when None.
+    labels: whether samples carry the names of their thread and route.
     Raises SamplerError when sampling already runs or this interpreter is not supported.
     """
     _check_interpreter()
@@ -119,6 +129,9 @@ def start(
     with _lock:
         if _core.running():
             raise SamplerError("sampling already runs in this process; call stanch.stop() first")
+        if labels:
+            threadnames.install(_core)
+        _core.label_samples(labels)
         _core.start(interval, limit or 0, service.replace("\0", ""))
         _state.owner_pid = os.getpid()
         if not _state.at_exit:
@@ -202,6 +215,7 @@ def stats() -> Stats:
     counters = _core.counters() if _core is not None else None
     if counters is None:
         return Stats()
+    threads_known, routes_known = _core.labels_known()
     return Stats(
         running=True,
         mode=counters["mode"],
@@ -214,6 +228,9 @@ def stats() -> Stats:
             "table_full": counters["dropped_table_full"],
             "no_space": counters["dropped_no_space"],
         },
+        threads_known=threads_known,
+        routes_known=routes_known,
+        labels_refused=counters["labels_refused"],
         overhead_ns=counters["overhead_ns"],
         requests=counters["requests"],
         table_path=str(_state.table_path) if _state.table_path else None,

@@ -3,7 +3,8 @@
 Each sampled block counts for 1 / (1 - exp(-size / interval)) blocks (core/sampling.h), so the
 values are unbiased estimates. What is alive is split by birth: a sample carries the numeric label
 `birth`, the start in seconds since the sampler's start of the band of BIRTH_BAND_S seconds in which
-its blocks were allocated. What was allocated since the start is one sample per stack without it.
+its blocks were allocated, and the labels `thread` and `route`, where known: whose memory it is.
+What was allocated since the start is one sample per stack without labels.
 """
 
 import math
@@ -12,11 +13,13 @@ import socket
 from collections import defaultdict
 
 from stanch.profile import Function, Line, Location, Mapping, Profile, Sample, ValueType
-from stanch.sampler.tablefile import TableFunction, TableImage, TableStack
+from stanch.sampler.tablefile import TableFunction, TableImage, TableLabel, TableStack
 from stanch.version import __version__
 
 BIRTH_BAND_S = 5
 BIRTH_LABEL = "birth"
+THREAD_LABEL = "thread"
+ROUTE_LABEL = "route"
 SAMPLE_TYPES = (
     ValueType("alloc_objects", "count"),
     ValueType("alloc_space", "bytes"),
@@ -38,16 +41,17 @@ def table_profile(image: TableImage, *, time_ns: int | None = None, instance: st
     instance: HOST:PID of the process; this host and the table's pid when empty.
     """
     locations = _Locations(f"python{image.python.rpartition('.')[0]}")
-    alive: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    alive: dict[tuple[int, int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     weights: dict[tuple[int, int], float] = {}
     for entry in image.entries:
         kind = (entry.size_bytes, entry.interval_bytes)
         weight = weights.get(kind) or weights.setdefault(kind, sample_weight(*kind))
         band = entry.birth_ns // 1_000_000_000 // BIRTH_BAND_S * BIRTH_BAND_S
-        cell = alive[entry.stack, band]
+        cell = alive[entry.stack, band, entry.label]
         cell[0] += weight
         cell[1] += weight * entry.size_bytes
     stacks = [locations.of(stack) for stack in image.stacks]
+    labels = [_pairs(label) for label in image.labels]
     samples = [
         Sample(stacks[number], (round(stack.alloc_objects), round(stack.alloc_bytes), 0, 0))
         for number, stack in enumerate(image.stacks)
@@ -57,9 +61,10 @@ def table_profile(image: TableImage, *, time_ns: int | None = None, instance: st
         Sample(
             stacks[number],
             (0, 0, round(objects), round(size)),
+            labels=labels[label],
             num_labels=((BIRTH_LABEL, band, "seconds"),),
         )
-        for (number, band), (objects, size) in sorted(alive.items())
+        for (number, band, label), (objects, size) in sorted(alive.items())
     ]
     if time_ns is None:
         time_ns = image.start_unix_ns + image.uptime_ns
@@ -74,6 +79,11 @@ def table_profile(image: TableImage, *, time_ns: int | None = None, instance: st
         comments=_comments(image, instance or f"{socket.gethostname()}:{image.pid}"),
         mappings=(locations.mapping,),
     )
+
+
+def _pairs(label: TableLabel) -> tuple[tuple[str, str], ...]:
+    named = ((THREAD_LABEL, label.thread), (ROUTE_LABEL, label.route))
+    return tuple((key, text) for key, text in named if text)
 
 
 def _comments(image: TableImage, instance: str) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class TableEntry:
 class TableImage:
     """A live table at one moment. Times in ns: `uptime_ns` and births count from the start.
 
+    labels_refused: samples that got the label of those for which there was no room.
     intervals: (uptime_ns, interval_bytes) for each mean interval, from the time when it came into
     force, oldest first.
     """
@@ -129,6 +130,7 @@ class TableImage:
     torn: int
     mappings: tuple[TableMapping, ...]
     labels: tuple[TableLabel, ...]
+    labels_refused: int
     intervals: tuple[tuple[int, int], ...]
 
 
@@ -189,7 +191,8 @@ def _read(data: memoryview, where: str) -> TableImage:
         torn=torn,
         mappings=tuple(_mappings(sections)),
         labels=labels,
-        intervals=_intervals(data, service_at + _SERVICE_BYTES),
+        labels_refused=struct.unpack_from("<Q", data, service_at + _SERVICE_BYTES)[0],
+        intervals=_intervals(data, service_at + _SERVICE_BYTES + 8),
     )
 
 
@@ -211,8 +214,8 @@ def _sections(data: memoryview, where: str) -> dict[str, memoryview]:
 
 
 def _intervals(data: memoryview, offset: int) -> tuple[tuple[int, int], ...]:
-    _labels_refused, used, _ = struct.unpack_from("<QII", data, offset)
-    at = offset + 16
+    used, _ = struct.unpack_from("<II", data, offset)
+    at = offset + 8
     found = data[at : at + _INTERVAL.size * min(used, _MAX_INTERVALS)]
     return tuple((uptime_ns, interval) for uptime_ns, interval, _ in _INTERVAL.iter_unpack(found))
 

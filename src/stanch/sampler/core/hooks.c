@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "frames.h"
+#include "labels.h"
 #include "sampling.h"
 #include "table.h"
 
@@ -99,9 +100,10 @@ static void record(const void *address, const trial *sample, bool gil_held) {
     uint64_t began = table_uptime_ns();
     table_lock();
     if (table_active_locked()) {
-        uint32_t stack = frames_stack_locked_nopy(frames_thread_state_nopy(gil_held));
+        PyThreadState *state = frames_thread_state_nopy(gil_held);
+        uint32_t stack = frames_stack_locked_nopy(state);
         table_insert_locked(address, sample->size_bytes, stack, sample->interval_bytes,
-                            sample->domain, LABEL_NONE);
+                            sample->domain, labels_now_locked_nopy(state));
         table_add_overhead_locked(table_uptime_ns() - began);
     }
     table_unlock();

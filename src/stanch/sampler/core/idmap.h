@@ -8,7 +8,9 @@
 #define STANCH_IDMAP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define IDMAP_NONE UINT32_MAX
 
@@ -32,6 +34,19 @@ static inline uint64_t idmap_mix(uint64_t x) {
     x ^= x >> 33;
     x *= 0xc4ceb9fe1a85ec53ull;
     return x ^ (x >> 33);
+}
+
+/* A key for a content: its hash, begun with `hash`, which tells kinds of content apart. */
+static inline uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes) {
+    const uint8_t *at = data;
+    for (; bytes >= 8; at += 8, bytes -= 8) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        hash = idmap_mix(hash ^ word);
+    }
+    uint64_t word = bytes;
+    if (bytes) memcpy((uint8_t *)&word + 1, at, bytes);
+    return idmap_mix(hash ^ word);
 }
 
 void idmap_init(idmap *map, uint32_t max_used);

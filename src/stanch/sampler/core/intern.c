@@ -13,18 +13,6 @@
 
 static idmap strings, functions, frames, stacks, mappings, labels;
 
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes) {
-    const uint8_t *at = data;
-    for (; bytes >= 8; at += 8, bytes -= 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        hash = idmap_mix(hash ^ word);
-    }
-    uint64_t word = bytes;
-    if (bytes) memcpy((uint8_t *)&word + 1, at, bytes);
-    return idmap_mix(hash ^ word);
-}
-
 static uint64_t nonzero(uint64_t hash) { return hash ? hash : 1; }
 
 static uint32_t intern_string(const char *text, size_t bytes) {
@@ -127,7 +115,10 @@ uint32_t table_label_locked(const char *thread, size_t thread_bytes, const char 
     if (number != IDMAP_NONE) return number;
     uint32_t thread_offset = intern_string(thread, thread_bytes);
     uint32_t route_offset = intern_string(route, route_bytes);
-    if (thread_offset == IDMAP_NONE || route_offset == IDMAP_NONE) return LABEL_OVERFLOW;
+    if (thread_offset == IDMAP_NONE || route_offset == IDMAP_NONE) {
+        HEADER->labels_refused++;
+        return LABEL_OVERFLOW;
+    }
     number = add_label((table_label){thread_offset, route_offset, (uint16_t)thread_bytes,
                                      (uint16_t)route_bytes});
     if (number != LABEL_OVERFLOW) idmap_put(&labels, key, number);

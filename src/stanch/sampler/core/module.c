@@ -7,6 +7,7 @@
 #include "arenas.h"
 #include "gcwatch.h"
 #include "hooks.h"
+#include "labels.h"
 #include "memory.h"
 #include "table.h"
 
@@ -84,12 +85,13 @@ static PyObject *counters(PyObject *self, PyObject *unused) {
     if (!active) Py_RETURN_NONE;
     static const char *const mode[] = {"off", "divert", "classic"};
     return Py_BuildValue(
-        "{s:I,s:K,s:K,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes", header.interval_bytes,
+        "{s:I,s:K,s:K,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes", header.interval_bytes,
         "samples", (unsigned long long)header.samples, "live_samples",
         (unsigned long long)header.live_samples, "live_bytes", header.live_bytes, "live_objects",
         header.live_objects, "dropped_table_full",
         (unsigned long long)header.dropped[DROP_TABLE_FULL], "dropped_no_space",
-        (unsigned long long)header.dropped[DROP_NO_SPACE], "overhead_ns",
+        (unsigned long long)header.dropped[DROP_NO_SPACE], "labels_refused",
+        (unsigned long long)header.labels_refused, "overhead_ns",
         (unsigned long long)header.overhead_ns, "requests", (unsigned long long)header.requests,
         "start_unix_ns", (unsigned long long)header.start_unix_ns, "mode", mode[hooks_mode_now()]);
 }
@@ -156,10 +158,18 @@ static PyMethodDef methods[] = {
     {"mappings", mappings, METH_O, "Resident bytes of a process's heaps and stacks; 0: our own."},
     {"malloc_figures", malloc_figures, METH_NOARGS, "(used, free, mapped) bytes, or None."},
     {"live_figures", live_figures, METH_NOARGS, "Live samples by where they lie, and arenas."},
+    {"label_samples", labels_switch, METH_O, "Whether samples get labels from now on."},
+    {"name_thread", labels_name_thread, METH_VARARGS, "Name a thread by its identity."},
+    {"label_now", labels_now, METH_NOARGS, "(thread, route) of a sample taken now."},
+    {"labels_known", labels_known, METH_NOARGS, "(threads, routes) known so far."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "stanch.sampler._core", .m_size = -1, .m_methods = methods};
 
-PyMODINIT_FUNC PyInit__core(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__core(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (module && labels_add_to(module)) Py_CLEAR(module);
+    return module;
+}

@@ -33,7 +33,7 @@ static const struct {
     [SECTION_STACKS] = {sizeof(table_stack), 64u << 10},
     [SECTION_ENTRIES] = {sizeof(table_entry), 128u << 10},
     [SECTION_MAPPINGS] = {sizeof(table_mapping), 1u << 10},
-    [SECTION_LABELS] = {sizeof(table_label), 1u << 10},
+    [SECTION_LABELS] = {sizeof(table_label), 4u << 10},
 };
 
 address_filter table_filter;
@@ -145,6 +145,7 @@ static void forget_samples_of_parent(void) {
     header->start_unix_ns = unix_ns();
     start_ns = monotonic_ns();
     header->uptime_ns = header->requests = header->samples = header->overhead_ns = 0;
+    header->labels_refused = 0;
     for (int i = 0; i < DROP_COUNT; i++) header->dropped[i] = 0;
     header->intervals_used = 0;
     table_set_interval_locked(header->interval_bytes);
