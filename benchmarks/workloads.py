@@ -1,7 +1,11 @@
-"""The work that the sampler's cost is measured on: JSON, object churn, a Flask request loop."""
+"""The work that the sampler's cost is measured on.
+
+JSON, object churn, a Flask request loop, numpy arithmetic, and four threads of object churn.
+"""
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -92,8 +96,40 @@ def flask_requests() -> Callable[[], None]:
     return work
 
 
+def numpy_arrays() -> Callable[[], None]:
+    """Return a round that makes, reshapes and reduces many small and some large arrays."""
+    import numpy
+
+    base = numpy.random.default_rng(1).random((300, 300))
+
+    def work() -> None:
+        for _ in range(4):
+            product = base @ base
+            numpy.sort(product, axis=1).sum(axis=0)
+        rows = [base[i % 300] * 2.0 + i for i in range(1000)]
+        [float(row.mean()) for row in rows[:200]]
+
+    return work
+
+
+def four_threads() -> Callable[[], None]:
+    """Return a round of object churn in each of four threads."""
+    rounds = [object_churn() for _ in range(4)]
+
+    def work() -> None:
+        threads = [threading.Thread(target=each) for each in rounds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return work
+
+
 WORKLOADS: dict[str, Callable[[], Callable[[], None]]] = {
     "json": json_documents,
     "churn": object_churn,
     "flask": flask_requests,
+    "numpy": numpy_arrays,
+    "threads": four_threads,
 }
