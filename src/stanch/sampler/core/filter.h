@@ -26,6 +26,12 @@ static inline bool filter_maybe(const address_filter *filter, const void *addres
     return __atomic_load_n(&filter->words[at >> 6], __ATOMIC_RELAXED) >> (at & 63) & 1;
 }
 
+static inline void filter_prefetch(const address_filter *filter, const void *address) {
+    uint32_t at = filter_index(address);
+    __builtin_prefetch(&filter->words[at >> 6], 1);
+    __builtin_prefetch(&filter->counts[at], 1);
+}
+
 static inline void filter_add(address_filter *filter, const void *address) {
     uint32_t at = filter_index(address);
     if (filter->counts[at] != UINT8_MAX && filter->counts[at]++ == 0)

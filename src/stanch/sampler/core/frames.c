@@ -28,12 +28,17 @@ static idmap code_serials = {.max_used = 64u << 10};
 static idmap instruction_frames = {.max_used = 256u << 10}; /* serial, instruction -> frame */
 static idmap walked_stacks = {.max_used = 128u << 10};      /* hash of the walk -> stack */
 static uint32_t last_serial;
+/* Part of every walk's hash. A walk is hashed by addresses in the code, so when the code of a walk
+ * that was seen is freed, this changes and all walks are looked at anew. */
+static uint64_t walks_age;
+#define WALKS_KEPT 4096 /* of an age that has ended; more give their memory back */
 
 /* Serials go on counting, so a walk that is under way when the caches empty stays right. */
 void frames_forget_locked(void) {
     idmap_free(&code_serials);
     idmap_free(&instruction_frames);
     idmap_free(&walked_stacks);
+    walks_age++;
 }
 
 /* ---- frames of one version ---- */
@@ -155,14 +160,13 @@ static uint32_t frame_number(PyCodeObject *code, uint32_t serial, int instructio
 
 typedef struct {
     PyCodeObject *code;
-    uint32_t serial;
     int instruction; /* in code units; -1 before the first */
 } walked_frame;
 
 static uint32_t stack_of_walk(const walked_frame *walk, uint32_t depth) {
     uint32_t numbers[FRAMES_MAX_DEPTH];
     for (uint32_t i = 0; i < depth; i++) {
-        numbers[i] = frame_number(walk[i].code, walk[i].serial, walk[i].instruction);
+        numbers[i] = frame_number(walk[i].code, serial_of(walk[i].code), walk[i].instruction);
         if (numbers[i] == IDMAP_NONE) return STACK_OVERFLOW;
     }
     uint32_t stack = table_stack_locked(numbers, depth);
@@ -173,17 +177,16 @@ uint32_t frames_stack_locked_nopy(PyThreadState *state) {
     if (!state) return STACK_NO_PYTHON;
     walked_frame walk[FRAMES_MAX_DEPTH];
     uint32_t depth = 0;
-    uint64_t hash = 0;
+    uint64_t hash = walks_age;
     for (_PyInterpreterFrame *frame = innermost(state); frame && depth < FRAMES_MAX_DEPTH;
          frame = frame->previous) {
         PyCodeObject *code = is_shim(frame) ? NULL : code_of(frame);
         if (!code) continue;
         walked_frame *step = &walk[depth++];
         step->code = code;
-        step->serial = serial_of(code);
         step->instruction = (int)(instruction_of(frame) - _PyCode_CODE(code));
         if (step->instruction < 0) step->instruction = -1;
-        hash = idmap_mix(hash ^ ((uint64_t)step->serial << 32 | (uint32_t)step->instruction));
+        hash = idmap_mix(hash ^ ((uintptr_t)code + (uintptr_t)(step->instruction + 1)));
     }
     if (!depth) return STACK_NO_PYTHON;
     uint64_t key = hash ? hash : 1;
@@ -203,7 +206,10 @@ static destructor code_dealloc;
 
 static void forget_code(PyObject *code) {
     table_lock();
-    idmap_remove(&code_serials, (uintptr_t)code);
+    if (idmap_remove(&code_serials, (uintptr_t)code) != IDMAP_NONE) {
+        walks_age++;
+        if (walked_stacks.used > WALKS_KEPT) idmap_free(&walked_stacks);
+    }
     table_unlock();
     code_dealloc(code);
 }

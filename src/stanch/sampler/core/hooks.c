@@ -3,7 +3,9 @@
  * Divert, the normal one. `free` of MEM and OBJ is not hooked at all. pymalloc hands every
  * request above 512 bytes on to the RAW domain, so a small block that is to be sampled is
  * asked of pymalloc as 513 bytes: it then comes from RAW, and pymalloc's own free, which
- * does not find it in its arenas, gives it back to RAW, whose free is hooked. Blocks that
+ * does not find it in its arenas, gives it back to RAW, whose free is hooked. Where a probe
+ * shows that a domain hands RAW's block on as it is, RAW is then asked for the true size only,
+ * except by a realloc, for which pymalloc copies into the block. Blocks that
  * are not sampled pay a subtraction on malloc and nothing on free. Larger blocks are left
  * to the trial of the RAW hook; the gaps are memoryless, so MEM and OBJ just discard theirs.
  *
@@ -42,20 +44,25 @@ typedef struct {
     sampling_rng rng;
 } gap;
 
-static PyMemAllocatorEx originals[DOMAINS];
+/* In cache lines of its own: read by threads without the GIL, which would else wait for the line
+ * that the thread with the GIL counts in. */
+static PyMemAllocatorEx originals[DOMAINS] __attribute__((aligned(64)));
 static enum hooks_mode mode;
 static _Atomic bool sampling;
 static _Atomic uint32_t interval_bytes;
 
 /* Bytes to the next sample. A hook subtracts, and takes the slow path below zero. */
-static int64_t gil_counter __attribute__((aligned(64)));
-static gap gil_gap;
+static struct __attribute__((aligned(64))) {
+    int64_t counter;
+    gap now;
+} gil;
 THREAD_LOCAL int64_t raw_counter;
 THREAD_LOCAL gap raw_gap;
 
 /* A small block on its way through pymalloc to RAW; `pending` until the RAW hook sees it. */
 THREAD_LOCAL struct {
     bool pending;
+    bool shrink;
     enum domain domain;
     size_t size_bytes;
     uint32_t interval_bytes;
@@ -65,15 +72,37 @@ THREAD_LOCAL struct {
 /* A probe: the domains whose hook this thread's test allocation reached. */
 THREAD_LOCAL bool probing;
 THREAD_LOCAL bool probe_reached[DOMAINS];
+THREAD_LOCAL void *probe_block; /* RAW's answer to a malloc of a probe, full of PROBE_BYTE */
+#define PROBE_BYTE 0xA5
+
+/* The domains that hand RAW's block on as it is: nothing before it, nothing written into it. */
+static bool hands_on[DOMAINS];
 
 /* ---- samples ---- */
 
 typedef struct {
     bool taken;
+    bool shrink;
     enum domain domain;
     size_t size_bytes;
     uint32_t interval_bytes;
 } trial;
+
+/* Every eighth slow path is timed, for eight. The clock runs on while the thread does not: what
+ * lasts longer than a deep stack that is seen for the first time was an interruption. */
+#define TIMED_SHARE 8
+#define LONGEST_NS 100000
+static uint32_t slow_paths;
+
+static uint64_t begin_timing_locked(void) {
+    return slow_paths++ % TIMED_SHARE ? 0 : table_uptime_ns();
+}
+
+static void end_timing_locked(uint64_t began_ns) {
+    if (!began_ns) return;
+    uint64_t ns = table_uptime_ns() - began_ns;
+    table_add_overhead_locked(TIMED_SHARE * (ns < LONGEST_NS ? ns : LONGEST_NS));
+}
 
 /* Ends the gap that ran out and draws the next. True when the gap was a real one: a thread's
  * first and the first after a pause only begin. */
@@ -97,21 +126,27 @@ static bool next_gap(int64_t *counter, gap *now, uint32_t *drawn_with) {
 
 static void record(const void *address, const trial *sample, bool gil_held) {
     if (!address || !sample->taken) return;
-    uint64_t began = table_uptime_ns();
     table_lock();
     if (table_active_locked()) {
+        uint64_t began = begin_timing_locked();
+        table_expect_locked(address);
         PyThreadState *state = frames_thread_state_nopy(gil_held);
         uint32_t stack = frames_stack_locked_nopy(state);
         table_insert_locked(address, sample->size_bytes, stack, sample->interval_bytes,
                             sample->domain, labels_now_locked_nopy(state));
-        table_add_overhead_locked(table_uptime_ns() - began);
+        end_timing_locked(began);
     }
     table_unlock();
 }
 
 static bool forget(const void *address, table_entry *removed) {
+    bool found = false;
     table_lock();
-    bool found = table_active_locked() && table_remove_locked(address, removed);
+    if (table_active_locked()) {
+        uint64_t began = begin_timing_locked();
+        found = table_remove_locked(address, removed);
+        end_timing_locked(began);
+    }
     table_unlock();
     return found;
 }
@@ -132,22 +167,34 @@ static trial raw_trial(size_t size_bytes) {
             probe_reached[RAW] = true;
             return (trial){.taken = false};
         }
-        return (trial){true, diverted.domain, diverted.size_bytes, diverted.interval_bytes};
+        bool shrink = diverted.shrink && size_bytes == SMALL_BYTES + 1;
+        return (trial){true, shrink, diverted.domain, diverted.size_bytes, diverted.interval_bytes};
     }
     trial sample = {.domain = RAW, .size_bytes = size_bytes};
     sample.taken = next_gap(&raw_counter, &raw_gap, &sample.interval_bytes);
     return sample;
 }
 
+/* pymalloc's blocks are aligned to 16 bytes; some allocators align by the size. */
+static size_t shrunk(const trial *sample) {
+    return sample->size_bytes ? (sample->size_bytes + 15) & ~(size_t)15 : 16;
+}
+
 static COLD void *raw_malloc_slow(void *ctx, size_t size) {
     trial sample = raw_trial(size);
+    if (sample.shrink) size = shrunk(&sample);
     void *address = originals[RAW].malloc(ctx, size);
+    if (UNLIKELY(probing) && address) probe_block = memset(address, PROBE_BYTE, size);
     record(address, &sample, sample.domain != RAW);
     return address;
 }
 
 static COLD void *raw_calloc_slow(void *ctx, size_t count, size_t size) {
     trial sample = raw_trial(count * size);
+    if (sample.shrink) {
+        count = 1;
+        size = shrunk(&sample);
+    }
     void *address = originals[RAW].calloc(ctx, count, size);
     record(address, &sample, sample.domain != RAW);
     return address;
@@ -203,13 +250,15 @@ static void raw_free(void *ctx, void *address) {
 static trial gil_trial(enum domain domain, size_t size_bytes) {
     if (probing) probe_reached[domain] = true;
     trial sample = {.domain = domain, .size_bytes = size_bytes};
-    sample.taken = next_gap(&gil_counter, &gil_gap, &sample.interval_bytes);
+    sample.taken = next_gap(&gil.counter, &gil.now, &sample.interval_bytes);
     if (mode == HOOKS_DIVERT && size_bytes > SMALL_BYTES) sample.taken = false;
+    sample.shrink = hands_on[domain];
     return sample;
 }
 
 static void begin_divert(const trial *sample) {
     diverted.pending = true;
+    diverted.shrink = sample->shrink;
     diverted.domain = sample->domain;
     diverted.size_bytes = sample->size_bytes;
     diverted.interval_bytes = sample->interval_bytes;
@@ -239,6 +288,7 @@ static COLD void *divert_alloc_slow(void *ctx, size_t count, size_t size, enum d
 static COLD void *divert_realloc_slow(void *ctx, void *old, size_t size, enum domain domain) {
     trial sample = gil_trial(domain, size);
     if (!sample.taken) return originals[domain].realloc(ctx, old, size);
+    sample.shrink = false;
     begin_divert(&sample);
     void *address = originals[domain].realloc(ctx, old, SMALL_BYTES + 1);
     end_divert();
@@ -255,7 +305,7 @@ static COLD void *classic_alloc_slow(void *ctx, size_t count, size_t size, enum 
 
 static COLD void *classic_realloc_slow(void *ctx, void *old, size_t size, enum domain domain) {
     trial sample = {.taken = false};
-    if (gil_counter < 0) sample = gil_trial(domain, size);
+    if (gil.counter < 0) sample = gil_trial(domain, size);
     table_entry entry;
     bool was_sampled = old && forget(old, &entry);
     void *address = originals[domain].realloc(ctx, old, size);
@@ -268,32 +318,32 @@ static COLD void *classic_realloc_slow(void *ctx, void *old, size_t size, enum d
 
 #define GIL_HOOKS(name, DOMAIN)                                                          \
     static void *name##_divert_malloc(void *ctx, size_t size) {                          \
-        if (UNLIKELY((gil_counter -= (int64_t)size) < 0))                                \
+        if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return divert_alloc_slow(ctx, 0, size, DOMAIN);                              \
         return originals[DOMAIN].malloc(ctx, size);                                      \
     }                                                                                    \
     static void *name##_divert_calloc(void *ctx, size_t count, size_t size) {            \
-        if (UNLIKELY((gil_counter -= (int64_t)(count * size)) < 0 && count))             \
+        if (UNLIKELY((gil.counter -= (int64_t)(count * size)) < 0 && count))             \
             return divert_alloc_slow(ctx, count, size, DOMAIN);                          \
         return originals[DOMAIN].calloc(ctx, count, size);                               \
     }                                                                                    \
     static void *name##_divert_realloc(void *ctx, void *old, size_t size) {              \
-        if (UNLIKELY((gil_counter -= (int64_t)size) < 0))                                \
+        if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return divert_realloc_slow(ctx, old, size, DOMAIN);                          \
         return originals[DOMAIN].realloc(ctx, old, size);                                \
     }                                                                                    \
     static void *name##_classic_malloc(void *ctx, size_t size) {                         \
-        if (UNLIKELY((gil_counter -= (int64_t)size) < 0))                                \
+        if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return classic_alloc_slow(ctx, 0, size, DOMAIN);                             \
         return originals[DOMAIN].malloc(ctx, size);                                      \
     }                                                                                    \
     static void *name##_classic_calloc(void *ctx, size_t count, size_t size) {           \
-        if (UNLIKELY((gil_counter -= (int64_t)(count * size)) < 0 && count))             \
+        if (UNLIKELY((gil.counter -= (int64_t)(count * size)) < 0 && count))             \
             return classic_alloc_slow(ctx, count, size, DOMAIN);                         \
         return originals[DOMAIN].calloc(ctx, count, size);                               \
     }                                                                                    \
     static void *name##_classic_realloc(void *ctx, void *old, size_t size) {             \
-        if (UNLIKELY((gil_counter -= (int64_t)size) < 0 || filter_maybe(&table_filter, old))) \
+        if (UNLIKELY((gil.counter -= (int64_t)size) < 0 || filter_maybe(&table_filter, old))) \
             return classic_realloc_slow(ctx, old, size, DOMAIN);                         \
         return originals[DOMAIN].realloc(ctx, old, size);                                \
     }                                                                                    \
@@ -338,48 +388,58 @@ static bool on_top(enum domain domain) {
     return top.malloc == ours.malloc;
 }
 
-/* Does a request above pymalloc's bound, made of this domain's original, reach RAW's hook? */
+static bool full_of_probe_bytes(const uint8_t *block, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        if (block[i] != PROBE_BYTE) return false;
+    return true;
+}
+
+/* Does a request above pymalloc's bound, made of this domain's original, reach RAW's hook? Notes
+ * whether it hands RAW's block on. */
 static bool large_requests_reach_raw(enum domain domain) {
     PyMemAllocatorEx original;
     PyMem_GetAllocator(CPYTHON_DOMAIN[domain], &original);
-    trial probe = {true, domain, 0, 1};
+    trial probe = {.taken = true, .domain = domain, .interval_bytes = 1};
     probing = true;
     probe_reached[RAW] = false;
+    probe_block = NULL;
     begin_divert(&probe);
     void *address = original.malloc(original.ctx, SMALL_BYTES + 1);
     end_divert();
     probing = false;
+    hands_on[domain] =
+        address && address == probe_block && full_of_probe_bytes(address, SMALL_BYTES + 1);
     if (address) original.free(original.ctx, address);
     return probe_reached[RAW];
 }
 
 static void pause_counters(void) {
-    gil_counter = raw_counter = 0; /* the next allocation draws a fresh gap, or pauses */
-    gil_gap.interval_bytes = raw_gap.interval_bytes = 0;
+    gil.counter = raw_counter = 0; /* the next allocation draws a fresh gap, or pauses */
+    gil.now.interval_bytes = raw_gap.interval_bytes = 0;
 }
 
 /* Does an allocation still reach each domain's hook? Another profiler's stop may cut us out. */
 static bool hooks_reached(void) {
-    int64_t saved_gil = gil_counter, saved_raw = raw_counter;
-    gap saved_gap = gil_gap;
-    trial probe = {true, RAW, 0, 1};
+    int64_t saved_gil = gil.counter, saved_raw = raw_counter;
+    gap saved_gap = gil.now;
+    trial probe = {.taken = true, .domain = RAW, .interval_bytes = 1};
     memset(probe_reached, 0, sizeof probe_reached);
     probing = true;
     begin_divert(&probe);
     PyMem_RawFree(PyMem_RawMalloc(1));
     end_divert();
     for (enum domain domain = MEM; domain <= OBJ; domain++) {
-        gil_counter = -1;
-        gil_gap.interval_bytes = 0; /* begins a gap, takes no sample */
+        gil.counter = -1;
+        gil.now.interval_bytes = 0; /* begins a gap, takes no sample */
         if (domain == MEM)
             PyMem_Free(PyMem_Malloc(SMALL_BYTES + 1));
         else
             PyObject_Free(PyObject_Malloc(SMALL_BYTES + 1));
     }
     probing = false;
-    gil_counter = saved_gil;
+    gil.counter = saved_gil;
     raw_counter = saved_raw;
-    gil_gap = saved_gap;
+    gil.now = saved_gap;
     return probe_reached[RAW] && probe_reached[MEM] && probe_reached[OBJ];
 }
 
@@ -409,6 +469,17 @@ void hooks_stop(void) {
     for (int domain = OBJ; domain >= RAW; domain--)
         PyMem_SetAllocator(CPYTHON_DOMAIN[domain], &originals[domain]);
     mode = HOOKS_OFF;
+}
+
+void hooks_set_interval(uint32_t mean_bytes) {
+    atomic_store(&interval_bytes, mean_bytes);
+    table_lock();
+    if (table_active_locked()) table_set_interval_locked(mean_bytes);
+    table_unlock();
+    /* A thread's own gap in RAW runs out with the mean that it was drawn with, which its sample
+     * will carry. */
+    gil.counter = 0;
+    gil.now.interval_bytes = 0;
 }
 
 enum hooks_mode hooks_mode_now(void) { return mode; }

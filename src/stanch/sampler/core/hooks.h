@@ -13,6 +13,8 @@ enum hooks_mode { HOOKS_OFF, HOOKS_DIVERT, HOOKS_CLASSIC };
 void hooks_start(uint32_t interval_bytes);
 /* Takes the hooks out; where another profiler sits on top of them, they stay and only pass. */
 void hooks_stop(void);
+/* From now on gaps are drawn with another mean. */
+void hooks_set_interval(uint32_t interval_bytes);
 enum hooks_mode hooks_mode_now(void);
 
 #endif

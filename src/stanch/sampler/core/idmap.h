@@ -54,6 +54,10 @@ void idmap_free(idmap *map);
 /* Forgets every key and keeps the memory. */
 void idmap_clear(idmap *map);
 uint32_t idmap_get(const idmap *map, uint64_t key);
+/* Starts to fetch the memory where the key is or would go. */
+static inline void idmap_prefetch(const idmap *map, uint64_t key) {
+    if (map->slots) __builtin_prefetch(&map->slots[(uint32_t)idmap_mix(key) & (map->capacity - 1)], 1);
+}
 /* False when the map is at its bound or out of memory; the map is unchanged then. */
 bool idmap_put(idmap *map, uint64_t key, uint32_t value);
 /* Returns the removed value, or IDMAP_NONE. */

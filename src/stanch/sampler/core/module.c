@@ -53,6 +53,15 @@ static PyObject *stop(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static PyObject *set_interval(PyObject *self, PyObject *interval) {
+    unsigned long interval_bytes = PyLong_AsUnsignedLong(interval);
+    if (PyErr_Occurred()) return NULL;
+    if (interval_bytes == 0 || interval_bytes > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "the interval is %lu bytes", interval_bytes);
+    hooks_set_interval((uint32_t)interval_bytes);
+    Py_RETURN_NONE;
+}
+
 static PyObject *running(PyObject *self, PyObject *unused) {
     table_lock();
     bool active = table_active_locked();
@@ -148,6 +157,7 @@ static PyMethodDef methods[] = {
      "Start sampling into a new table in private memory."},
     {"move_to_file", move_to_file, METH_O, "Move the running table into a new file."},
     {"stop", stop, METH_NOARGS, "Stop sampling and forget the table."},
+    {"set_interval", set_interval, METH_O, "Draw gaps with another mean from now on."},
     {"running", running, METH_NOARGS, "Whether a table is being filled."},
     {"snapshot", snapshot, METH_NOARGS, "The table as bytes in the file format, or None."},
     {"counters", counters, METH_NOARGS, "The table's counters, or None."},

@@ -56,6 +56,9 @@ uint32_t table_mapping_locked(uint64_t start, uint64_t end, uint64_t file_start,
 uint32_t table_label_locked(const char *thread, size_t thread_bytes, const char *route,
                             size_t route_bytes);
 
+/* Fetches the memory that a sample at this address will be entered into, while the caller does
+ * something else. */
+void table_expect_locked(const void *address);
 /* Enters a live sample; counts a drop when it cannot. */
 void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stack,
                          uint32_t interval_bytes, uint32_t domain, uint32_t label);
@@ -64,7 +67,8 @@ void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stac
 bool table_remove_locked(const void *address, table_entry *removed);
 void table_restore_locked(const void *address, const table_entry *removed);
 void table_add_overhead_locked(uint64_t ns);
-/* Notes that gaps are drawn with another mean from now on. */
+/* Notes that gaps are drawn with another mean from now on; when no room is left for it in the
+ * header, in place of the last change. */
 void table_set_interval_locked(uint32_t interval_bytes);
 
 /* A consistent copy in the file format, with only the used items of each section.
