@@ -3,14 +3,14 @@
     python -m benchmarks.sampler_cost [--pairs N] [--interval BYTES ...] [--workload NAME ...]
     python -m benchmarks.sampler_cost --memory
 
-Each figure comes from a process of its own, pinned to one core (two for the threads). It times
-chunks of work of 5 to 20 ms in pairs, one with the hooks and one without, in the order on, off, off,
-on, with the collector off, and prints the median ratio of CPU time with its 95 % confidence interval
-(bootstrap). The control row does the same with the hooks out in both: it must give 1.00, and its
-width is what the machine adds. Between the chunks the hooks are taken out and put back as any other
-profiler would do it, by PyMem_SetAllocator; the table stays, so its caches are as warm as in a
-process that never stops. What was sampled and is freed without hooks leaves stale entries behind, so
-the sampler starts afresh every RESTART pairs, with a warm-up.
+Each figure comes from a process of its own, pinned to one core (the threads to all). It times
+chunks of work of some 6 ms in pairs, one with the hooks and one without, in the order on, off, off,
+on, with the collector off, and prints the median ratio of CPU time with its 95 % confidence
+interval (bootstrap). The control row does the same with the hooks out in both: it must give 1.00,
+and its width is what the machine adds. Between the chunks the hooks are taken out and put back as
+any other profiler would do it, by PyMem_SetAllocator; the table stays, so its caches are as warm as
+in a process that never stops. What was sampled and is freed without hooks leaves stale entries
+behind, so the sampler starts afresh every RESTART pairs, with a warm-up.
 """
 
 import argparse
@@ -42,9 +42,7 @@ LIVE_MB = (10, 100, 400)
 class _Allocator(ctypes.Structure):
     """PyMemAllocatorEx."""
 
-    _fields_ = [
-        (name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")
-    ]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")]
 
 
 def _allocators() -> list[_Allocator]:
@@ -105,9 +103,7 @@ def measure(name: str, interval_bytes: int, pairs: int, table: Path | None) -> d
             samples += after.samples - before.samples
             overhead_ns += after.overhead_ns - before.overhead_ns
     sampler.stop()
-    medians = sorted(
-        statistics.median(random.choices(ratios, k=pairs)) for _ in range(BOOTSTRAPS)
-    )
+    medians = sorted(statistics.median(random.choices(ratios, k=pairs)) for _ in range(BOOTSTRAPS))
     return {
         "ratio": statistics.median(ratios),
         "low": medians[BOOTSTRAPS // 40],

@@ -30,6 +30,7 @@ def __getattr__(name: str) -> object:
 def start(
     *,
     interval: int | str | None = None,
+    budget: float | str | None = None,
     table: str | os.PathLike[str] | None = None,
     listen: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
@@ -55,6 +56,7 @@ def start(
     control.start(
         {
             "interval": interval,
+            "budget": budget,
             "table": table,
             "listen": listen,
             "token_file": token_file,

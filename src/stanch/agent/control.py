@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stanch import sampler
 from stanch.agent import exits, fork, rundir
+from stanch.agent.budget import Budget, BudgetState, BudgetThread, spent_so_far
 from stanch.agent.settings import (
     LISTEN_AUTO,
     LISTEN_OFF,
@@ -135,6 +136,8 @@ class Agent:
         self._named_table = named_table
         self._endpoint: Endpoint | None = None
         self._pusher: Pusher | None = None
+        self._budget: Budget | None = None
+        self._budget_thread: BudgetThread | None = None
         self._late: fork.LateStart | None = None
 
     def start(self) -> None:
@@ -152,6 +155,7 @@ class Agent:
             labels=self.settings.labels,
         )
         self._warn_of_table()
+        self._start_budget()
         self._start_endpoint(usable)
         self._start_push()
         if self.settings.requests:
@@ -165,6 +169,8 @@ class Agent:
         """Stop all parts in the order that leaves nothing behind."""
         if self._late is not None:
             self._late.cancel()
+        if self._budget_thread is not None:
+            self._budget_thread.pause()
         if self._pusher is not None:
             self._pusher.close()
         if self._endpoint is not None:
@@ -177,6 +183,8 @@ class Agent:
         """See fork.Forkable."""
         if self._late is not None and self._late.cancel():
             self._late = None
+        if self._budget_thread is not None:
+            self._budget_thread.pause()
         if self._pusher is not None:
             self._pusher.pause()
         if self._endpoint is not None:
@@ -186,6 +194,8 @@ class Agent:
         """See fork.Forkable."""
         if self._late is not None:
             self._start_late()
+        if self._budget_thread is not None:
+            self._budget_thread.start()
         if self._pusher is not None:
             self._pusher.resume()
         if self._endpoint is not None:
@@ -198,7 +208,7 @@ class Agent:
         sampler.after_fork_in_child(None)
         if self._endpoint is not None:
             self._endpoint.abandon()
-        self._endpoint = self._pusher = None
+        self._endpoint = self._pusher = self._budget = self._budget_thread = None
         if _meter is not None:
             _meter.reset()
         self._start_late()
@@ -214,6 +224,7 @@ class Agent:
         if table is not None:
             rundir.keep_predecessor(table)
         sampler.after_fork_in_child(table)
+        self._start_budget()
         self._start_endpoint(usable)
         self._start_push()
 
@@ -258,6 +269,27 @@ class Agent:
         if error and self.run.is_first:
             warn(error)
 
+    def _start_budget(self) -> None:
+        if not self.settings.budget:
+            return
+        self._budget = Budget(
+            self.settings.budget / 100,
+            sampler.stats().interval_bytes,
+            lambda: spent_so_far(self._other_cpu_ns),
+        )
+        self._budget_thread = BudgetThread(self._budget)
+        self._budget_thread.start()
+
+    def _budget_state(self) -> BudgetState | None:
+        return None if self._budget is None else self._budget.state
+
+    def _other_cpu_ns(self) -> float:
+        """Return the CPU time of the agent's own threads."""
+        endpoint_ns = 0.0 if self._endpoint is None else self._endpoint.cpu_seconds * 1e9
+        push_ns = 0 if self._pusher is None else self._pusher.cpu_ns
+        budget_ns = 0 if self._budget_thread is None else self._budget_thread.cpu_ns
+        return endpoint_ns + push_ns + budget_ns
+
     def _start_endpoint(self, usable: bool) -> None:
         if self.settings.listen == LISTEN_OFF or not usable:
             return
@@ -268,7 +300,7 @@ class Agent:
             listen = self.settings.listen
         try:
             options = endpoint_options(self.settings, listen, self.run.directory)
-            endpoint = Endpoint(options, requests=meter())
+            endpoint = Endpoint(options, requests=meter(), budget=self._budget_state)
             endpoint.start()
         except (EndpointError, SettingError) as error:
             warn(f"no endpoint: {error}")

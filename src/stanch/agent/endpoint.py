@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch.agent import exposition
+from stanch.agent.budget import BudgetState
 from stanch.agent.exchange import (
     REQUEST_S,
     Answer,
@@ -80,11 +81,19 @@ class Endpoint:
     """Serves profiles and metrics of this process, and of its relatives.
 
     requests: the meter that the middleware feeds, None without one.
+    budget: gives the state of the agent's budget, or None without one.
     """
 
-    def __init__(self, options: EndpointOptions, *, requests: RequestMeter | None) -> None:
+    def __init__(
+        self,
+        options: EndpointOptions,
+        *,
+        requests: RequestMeter | None,
+        budget: Callable[[], BudgetState | None] = lambda: None,
+    ) -> None:
         self._options = options
         self._requests = requests
+        self._budget = budget
         self._meter = EndpointMeter()
         self._gc_watch = GcWatch(time.monotonic)
         self._start_unix_s = exposition.start_unix_s()
@@ -106,6 +115,11 @@ class Endpoint:
     def address(self) -> str:
         """Where it listens, as "unix:PATH" or "HOST:PORT" with the real port; "" before start."""
         return "" if self._address is None else str(self._address)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the endpoint took so far."""
+        return self._meter.cpu_seconds
 
     def start(self) -> None:
         """Bind and serve. Raises EndpointError with one sentence when that cannot be."""
@@ -309,6 +323,7 @@ class Endpoint:
                 instance=self._options.instance,
                 start_unix_s=self._start_unix_s,
                 requests=self._requests,
+                budget=self._budget(),
                 reads=self._meter.reads(),
                 endpoint_cpu_s=self._meter.cpu_seconds,
                 gc_watched_s=self._gc_watch.watched_seconds,

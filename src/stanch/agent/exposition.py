@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stanch import sampler
 from stanch.agent.breakdown import Breakdown
+from stanch.agent.budget import BudgetState, sampling_ns
 from stanch.agent.gctimes import CYCLE_S, WATCHED_S
 from stanch.agent.metrics import BUCKET_SECONDS, RequestMeter
 from stanch.agent.threads import task_count, thread_count
@@ -58,6 +59,7 @@ class Facts:
     instance: str
     start_unix_s: float | None
     requests: RequestMeter | None
+    budget: BudgetState | None
     reads: Mapping[tuple[str, int], int]
     endpoint_cpu_s: float
     gc_watched_s: float
@@ -102,6 +104,7 @@ def process_families(facts: Facts) -> list[Family]:
     families += _own_cost(facts, state, pid)
     if facts.memory is not None:
         families += _memory(facts.memory, pid)
+    families += _budget(facts.budget, pid)
     return families
 
 
@@ -258,9 +261,30 @@ def _memory(account: Breakdown, pid: Mapping[str, str]) -> list[Family]:
 
 def _own_cost(facts: Facts, state: sampler.Stats, pid: Mapping[str, str]) -> list[Family]:
     cost = Family("stanch_overhead_seconds_total", "counter", "CPU time of the agent by part.")
-    cost.add(state.overhead_ns / 1e9, {**pid, "part": "sampler"})
+    cost.add(sampling_ns(state) / 1e9, {**pid, "part": "sampler"})
     cost.add(facts.endpoint_cpu_s, {**pid, "part": "endpoint"})
     reads = Family("stanch_endpoint_reads_total", "counter", "Reads answered by path and status.")
     for (path, status), count in sorted(facts.reads.items()):
         reads.add(count, {**pid, "path": path, "status": str(status)})
     return [cost, reads]
+
+
+def _budget(state: BudgetState | None, pid: Mapping[str, str]) -> list[Family]:
+    if state is None:
+        return []
+    changes = Family(
+        "stanch_interval_changes_total", "counter", "Changes of the interval to fit the budget."
+    )
+    changes.add(state.changes, pid)
+    budget = Family(
+        "stanch_budget_ratio", "gauge", "Share of the CPU time that the agent may cost."
+    )
+    budget.add(state.budget, pid)
+    families = [changes, budget]
+    if state.measured is not None:
+        measured = Family(
+            "stanch_overhead_ratio", "gauge", "Share of the CPU time that the agent cost of late."
+        )
+        measured.add(state.measured, pid)
+        families.append(measured)
+    return families

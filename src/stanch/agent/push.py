@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -70,7 +71,13 @@ class Pusher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._cpu_ns = 0
         self.stats = PushStats()
+
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time of the pushes so far."""
+        return self._cpu_ns
 
     def start(self) -> None:
         """Start pushing; the first profile is sent after one period."""
@@ -113,8 +120,12 @@ class Pusher:
             self.stats = PushStats(self.stats.sent + 1, self.stats.dropped, None)
 
     def _run(self, stop: threading.Event) -> None:
+        counted_ns = 0
         while not stop.wait(self.pause_s()):
             self.push()
+            now_ns = time.thread_time_ns()
+            self._cpu_ns += now_ns - counted_ns
+            counted_ns = now_ns
 
 
 def headers(options: PushOptions) -> dict[str, str]:

@@ -16,6 +16,7 @@ LISTEN_OFF = "off"
 LISTEN_AUTO = "auto"
 LARGEST_INTERVAL_BYTES = (1 << 32) - 1
 LARGEST_TOKEN_BYTES = 4096
+LEAST_BUDGET_PERCENT = 0.1
 SHORTEST_PUSH_S = 1.0
 LONGEST_PUSH_S = 86_400.0
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "kb": 1000, "mib": 1 << 20, "mb": 1_000_000}
@@ -29,9 +30,13 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the agent of this process does. Bytes, seconds; None where a default follows later."""
+    """What the agent of this process does, in bytes, seconds and percent.
+
+    None stands where a default follows later.
+    """
 
     interval: int | None = None
+    budget: float = 2.0
     table: Path | None = None
     listen: str = LISTEN_OFF
     token_file: Path | None = None
@@ -91,6 +96,20 @@ def _interval(text: str) -> int:
     if not 1 <= interval_bytes <= LARGEST_INTERVAL_BYTES:
         raise ValueError(expected)
     return interval_bytes
+
+
+def _budget(text: str) -> float:
+    """Return percent; 0.0 stands for no budget."""
+    expected = f"percent of CPU time from {LEAST_BUDGET_PERCENT} to 100, such as 2 or 0.5%, or off"
+    if text == "off":
+        return 0.0
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise ValueError(expected) from None
+    if not LEAST_BUDGET_PERCENT <= percent <= 100:
+        raise ValueError(expected)
+    return percent
 
 
 def _push_every(text: str) -> float:
@@ -176,6 +195,14 @@ SETTINGS: tuple[Setting, ...] = (
         "the memory limit / 4096, between 128KiB and 512KiB; 512KiB without a limit",
         "mean number of bytes allocated between two samples, such as 262144 or 256KiB",
         _interval,
+    ),
+    Setting(
+        "budget",
+        "PERCENT|off",
+        "2",
+        "share of the process's CPU time that the agent may cost, such as 2 or 0.5; when it costs "
+        "more, the interval doubles until it fits",
+        _budget,
     ),
     Setting(
         "table",

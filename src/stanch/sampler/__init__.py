@@ -6,6 +6,7 @@ Python object, raises or waits for anything but the table's own short lock.
 
 from stanch.sampler.cgroup import memory_limit
 from stanch.sampler.control import (
+    LARGEST_INTERVAL_BYTES,
     TABLE_SUFFIX,
     Stats,
     after_fork_in_child,
@@ -15,6 +16,7 @@ from stanch.sampler.control import (
     gc_watch,
     heap_profile,
     running,
+    set_interval,
     snapshot,
     start,
     stats,
@@ -35,6 +37,7 @@ from stanch.sampler.tablefile import TableImage, read_table
 __all__ = [
     "BIRTH_BAND_S",
     "BIRTH_LABEL",
+    "LARGEST_INTERVAL_BYTES",
     "ROUTE_LABEL",
     "TABLE_SUFFIX",
     "THREAD_LABEL",
@@ -53,6 +56,7 @@ __all__ = [
     "read_table",
     "running",
     "sample_weight",
+    "set_interval",
     "snapshot",
     "start",
     "stats",

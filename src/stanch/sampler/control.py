@@ -39,8 +39,9 @@ TABLE_SUFFIX = ".stanch"
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The state of the sampler. Bytes and objects are estimates of what is alive.
+    """The state of the sampler.
 
+    Estimates: live bytes and objects; alloc_objects, all that were allocated since the start.
     threads_known, routes_known: different names and routes in this process so far.
     labels_refused: samples whose name or route had no room and is one for the rest.
     """
@@ -52,6 +53,7 @@ class Stats:
     live_samples: int = 0
     live_bytes: float = 0.0
     live_objects: float = 0.0
+    alloc_objects: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     threads_known: int = 0
     routes_known: int = 0
@@ -98,6 +100,13 @@ def _check_interpreter() -> None:
         )
 
 
+def _check_interval(interval_bytes: int) -> None:
+    if not 1 <= interval_bytes <= LARGEST_INTERVAL_BYTES:
+        raise SamplerError(
+            f"the interval is {interval_bytes} bytes; expected 1 to {LARGEST_INTERVAL_BYTES}"
+        )
+
+
 def _table_file(table: str | os.PathLike[str]) -> Path:
     """Return the table's path for this process: the file itself, or PID.stanch in a directory."""
     path = Path(table)
@@ -122,10 +131,7 @@ def start(
     _check_interpreter()
     limit = memory_limit()
     interval = default_interval(limit) if interval_bytes is None else interval_bytes
-    if not 1 <= interval <= LARGEST_INTERVAL_BYTES:
-        raise SamplerError(
-            f"the interval is {interval} bytes; expected 1 to {LARGEST_INTERVAL_BYTES}"
-        )
+    _check_interval(interval)
     with _lock:
         if _core.running():
             raise SamplerError("sampling already runs in this process; call stanch.stop() first")
@@ -184,6 +190,19 @@ def after_fork_in_child(table: str | os.PathLike[str] | None = None) -> None:
         _place_table(table)
 
 
+def set_interval(interval_bytes: int) -> None:
+    """Take samples at another mean interval, in bytes, from now on.
+
+    Estimates stay unbiased: each sample counts by the interval that it was drawn with, and the
+    table notes since when each interval applies. Does nothing when sampling does not run. Raises
+    SamplerError when there can be no such interval.
+    """
+    _check_interval(interval_bytes)
+    with _lock:
+        if _core is not None and _core.running():
+            _core.set_interval(interval_bytes)
+
+
 def running() -> bool:
     """Return whether this process is being sampled."""
     return _core is not None and _core.running()
@@ -224,6 +243,7 @@ def stats() -> Stats:
         live_samples=counters["live_samples"],
         live_bytes=max(counters["live_bytes"], 0.0),
         live_objects=max(counters["live_objects"], 0.0),
+        alloc_objects=counters["alloc_objects"],
         dropped={
             "table_full": counters["dropped_table_full"],
             "no_space": counters["dropped_no_space"],

@@ -95,9 +95,18 @@ def _comments(image: TableImage, instance: str) -> tuple[str, ...]:
         "requests": image.requests,
         "start_unix_ns": image.start_unix_ns,
         "interval_bytes": image.interval_bytes,
+        **_intervals(image),
         "dropped": image.dropped + image.torn,
     }
     return tuple(f"{name}={value}" for name, value in facts.items())
+
+
+def _intervals(image: TableImage) -> dict[str, str]:
+    """Say which interval applied since when, in seconds since the start, if there were several."""
+    if len(image.intervals) < 2:
+        return {}
+    since = (f"{size}@{uptime_ns / 1e9:.1f}s" for uptime_ns, size in image.intervals)
+    return {"intervals": ",".join(since)}
 
 
 class _Locations:

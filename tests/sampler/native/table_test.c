@@ -5,9 +5,11 @@
 #define _GNU_SOURCE
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +77,21 @@ static void gaps_have_the_mean_asked_for(void) {
     CHECK(sampling_weight(1ull << 40, 524288) == 1.0);
     CHECK(fabs(sampling_weight(1, 524288) / 524288.5 - 1) < 1e-6);
     CHECK(sampling_weight(0, 524288) == sampling_weight(1, 524288));
+}
+
+/* Each gap and weight is what libm's logarithm and exponential give, within 1e-8 of it. */
+static void gaps_and_weights_agree_with_libm(void) {
+    sampling_rng rng = {.state = 7};
+    for (int i = 0; i < 1000000; i++) {
+        int64_t gap = sampling_draw_gap(&rng, UINT32_MAX);
+        uint64_t drawn = rng.state * 0x2545f4914f6cdd1dull;
+        double exact = -log(((double)(drawn >> 11) + 0.5) * 0x1p-53) * UINT32_MAX;
+        CHECK(fabs((double)gap - exact) <= 1 + 1e-8 * exact);
+    }
+    for (uint64_t size = 1; size < 1u << 24; size += 1 + size / 64) {
+        double exact = -1.0 / expm1(-(double)size / 524288);
+        CHECK(fabs(sampling_weight(size, 524288) / exact - 1) < 1e-8);
+    }
 }
 
 static uint32_t a_stack(const char *name) {
@@ -193,6 +210,23 @@ static void child_writes_to_a_copy(const char *path) {
 
 enum { CHURN_ROUNDS = 200 };
 
+/* A child of a bare clone(), which runs no fork handler, keeps its hands off the table. */
+static void child_of_a_bare_clone(const char *path) {
+    CHECK(table_start(&(table_options){.interval_bytes = 4096, .service = ""}) == 0);
+    CHECK(table_move_to_file(path) == 0);
+    long pid = syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+    if (pid == 0) {
+        table_lock();
+        _exit(table_active_locked() ? 1 : 0);
+    }
+    int status;
+    CHECK(waitpid((pid_t)pid, &status, 0) == pid && status == 0);
+    table_lock();
+    CHECK(table_active_locked());
+    table_unlock();
+    table_stop();
+}
+
 static void *churn(void *argument) {
     uintptr_t base = (uintptr_t)argument << 32;
     for (int round = 0; round < CHURN_ROUNDS; round++) {
@@ -252,11 +286,13 @@ int main(int count, char **arguments) {
     idmap_agrees_with_an_array();
     idmap_refuses_beyond_its_bound();
     gaps_have_the_mean_asked_for();
+    gaps_and_weights_agree_with_libm();
     table_counts_what_is_alive();
     labels_are_bounded();
     intervals_are_kept_and_bounded();
     table_full_drops_and_counts();
     child_writes_to_a_copy(arguments[1]);
+    child_of_a_bare_clone(arguments[1]);
     children_of_a_busy_parent(arguments[1]);
     threads_and_snapshots_together();
     puts("all well");

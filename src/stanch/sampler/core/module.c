@@ -94,10 +94,11 @@ static PyObject *counters(PyObject *self, PyObject *unused) {
     if (!active) Py_RETURN_NONE;
     static const char *const mode[] = {"off", "divert", "classic"};
     return Py_BuildValue(
-        "{s:I,s:K,s:K,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes", header.interval_bytes,
+        "{s:I,s:K,s:K,s:d,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes",
+        header.interval_bytes,
         "samples", (unsigned long long)header.samples, "live_samples",
         (unsigned long long)header.live_samples, "live_bytes", header.live_bytes, "live_objects",
-        header.live_objects, "dropped_table_full",
+        header.live_objects, "alloc_objects", header.alloc_objects, "dropped_table_full",
         (unsigned long long)header.dropped[DROP_TABLE_FULL], "dropped_no_space",
         (unsigned long long)header.dropped[DROP_NO_SPACE], "labels_refused",
         (unsigned long long)header.labels_refused, "overhead_ns",

@@ -156,6 +156,7 @@ static void forget_samples_of_parent(void) {
     start_ns = monotonic_ns();
     header->uptime_ns = header->requests = header->samples = header->overhead_ns = 0;
     header->labels_refused = 0;
+    header->alloc_objects = 0;
     for (int i = 0; i < DROP_COUNT; i++) header->dropped[i] = 0;
     header->intervals_used = 0;
     table_set_interval_locked(header->interval_bytes);
@@ -394,6 +395,7 @@ void table_insert_locked(const void *address, uint64_t size_bytes, uint32_t stac
     table_stack *record = &ITEMS(SECTION_STACKS, table_stack)[stack];
     double weight = sampling_weight(size_bytes, interval_bytes);
     record->alloc_objects += weight;
+    header->alloc_objects += weight;
     record->alloc_bytes += weight * (double)size_bytes;
     header->samples++;
     if (header->uptime_ns < entry.birth_ns) header->uptime_ns = entry.birth_ns;

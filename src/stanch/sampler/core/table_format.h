@@ -133,6 +133,7 @@ typedef struct {
     _Atomic uint32_t intervals_used;
     uint32_t unused_too;
     table_interval intervals[TABLE_INTERVALS]; /* oldest first; the last one may be rewritten */
+    double alloc_objects; /* sampled or not, since the start: an estimate, the sum of all weights */
 } table_header;
 
 _Static_assert(sizeof(table_header) <= TABLE_HEADER_BYTES, "the header fits its page");
