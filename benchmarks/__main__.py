@@ -4,13 +4,15 @@ import subprocess
 import sys
 
 BENCHMARKS = (
-    "sampler_instructions",
-    "sampler_accuracy",
-    "profile_codec",
-    "memory_account",
-    "label_profiles",
+    ("sampler_cost",),
+    ("sampler_cost", "--memory"),
+    ("sampler_instructions",),
+    ("sampler_accuracy",),
+    ("profile_codec",),
+    ("memory_account",),
+    ("label_profiles",),
 )
 
-for name in BENCHMARKS:
-    print(f"== {name}", flush=True)
-    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+for name, *arguments in BENCHMARKS:
+    print("==", name, *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

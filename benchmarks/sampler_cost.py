@@ -14,7 +14,6 @@ behind, so the sampler starts afresh every RESTART pairs, with a warm-up.
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -28,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.hook_switch import install, installed
 from benchmarks.workloads import WORKLOADS
 
 INTERVALS = (512 << 10, 128 << 10, 64 << 10)
@@ -35,26 +35,13 @@ PAIRS = 400
 RESTART = 40
 WARM_UP = 4
 BOOTSTRAPS = 400
-DOMAINS = (0, 1, 2)  # PYMEM_DOMAIN_RAW, _MEM, _OBJ
+CALLERS, DEPTH = 200, 30
+CALLER = """def caller{0}(path, callers, kept):
+    if path:
+        return callers[f"caller{{path.pop()}}"](path, callers, kept)
+    kept += [bytes(67) for _ in range(100)]
+"""
 LIVE_MB = (10, 100, 400)
-
-
-class _Allocator(ctypes.Structure):
-    """PyMemAllocatorEx."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")]
-
-
-def _allocators() -> list[_Allocator]:
-    found = [_Allocator() for _ in DOMAINS]
-    for domain, allocator in zip(DOMAINS, found, strict=True):
-        ctypes.pythonapi.PyMem_GetAllocator(domain, ctypes.byref(allocator))
-    return found
-
-
-def _install(allocators: list[_Allocator]) -> None:
-    for domain, allocator in zip(DOMAINS, allocators, strict=True):
-        ctypes.pythonapi.PyMem_SetAllocator(domain, ctypes.byref(allocator))
 
 
 def measure(name: str, interval_bytes: int, pairs: int, table: Path | None) -> dict[str, Any]:
@@ -76,7 +63,7 @@ def measure(name: str, interval_bytes: int, pairs: int, table: Path | None) -> d
     gc.collect()
     gc.freeze()
     gc.disable()
-    plain = hooked = _allocators()
+    plain = hooked = installed()
     ratios: list[float] = []
     times: list[int] = []
     samples = overhead_ns = on_ns = 0
@@ -86,15 +73,15 @@ def measure(name: str, interval_bytes: int, pairs: int, table: Path | None) -> d
             if interval_bytes:
                 sampler.stop()
                 sampler.start(interval_bytes=interval_bytes, table=table)
-                hooked = _allocators()
+                hooked = installed()
             for _ in range(WARM_UP):
                 chunk()
             before = sampler.stats()
         seconds = {}
         for on in ((True, False), (False, True))[pair % 2]:
-            _install(hooked if on else plain)
+            install(hooked if on else plain)
             seconds[on] = _timed(chunk)
-        _install(hooked)
+        install(hooked)
         ratios.append(seconds[True] / seconds[False])
         times.append(seconds[False])
         on_ns += seconds[True]
@@ -121,13 +108,20 @@ def _timed(work: Callable[[], None]) -> int:
 
 
 def resident(megabytes: int, interval_bytes: int, table: Path | None) -> dict[str, int]:
-    """Return what a live heap of many small blocks takes in this process: RSS and true bytes."""
+    """Return the RSS with a live heap of blocks of 100 bytes, made in megabytes * 100 different
+    stacks of DEPTH random frames."""
     from stanch import sampler
 
     if interval_bytes:
         sampler.start(interval_bytes=interval_bytes, table=table)
-    kept = [bytes(100 - 33) for _ in range(megabytes * 10_000)]
-    kept += [bytes(4000) for _ in range(5 * megabytes // 10)]
+    chance = random.Random(1)
+    callers: dict[str, Any] = {}
+    for number in range(CALLERS):
+        exec(CALLER.format(number), callers)
+    kept: list[bytes] = []
+    for _ in range(megabytes * 100):
+        path = chance.choices(range(CALLERS), k=DEPTH)
+        callers[f"caller{path.pop()}"](path, callers, kept)
     status = Path("/proc/self/status").read_text()
     kilobytes = int(status.partition("VmRSS:")[2].split()[0])
     return {"rss": kilobytes << 10, "blocks": len(kept)}

@@ -28,17 +28,21 @@ static idmap code_serials = {.max_used = 64u << 10};
 static idmap instruction_frames = {.max_used = 256u << 10}; /* serial, instruction -> frame */
 static idmap walked_stacks = {.max_used = 128u << 10};      /* hash of the walk -> stack */
 static uint32_t last_serial;
-/* Part of every walk's hash. A walk is hashed by addresses in the code, so when the code of a walk
- * that was seen is freed, this changes and all walks are looked at anew. */
-static uint64_t walks_age;
-#define WALKS_KEPT 4096 /* of an age that has ended; more give their memory back */
+/* How often code that a walk had seen was freed, by a hash of its address. A walk is hashed by
+ * addresses in its code, and by these: code that takes a freed one's place is another walk. */
+#define FREED_BUCKETS 2048
+static uint32_t code_freed[FREED_BUCKETS];
 
 /* Serials go on counting, so a walk that is under way when the caches empty stays right. */
 void frames_forget_locked(void) {
     idmap_free(&code_serials);
     idmap_free(&instruction_frames);
     idmap_free(&walked_stacks);
-    walks_age++;
+    for (uint32_t i = 0; i < FREED_BUCKETS; i++) code_freed[i]++;
+}
+
+static uint32_t *freed_bucket(const PyObject *code) {
+    return &code_freed[((uintptr_t)code * 0x9e3779b97f4a7c15ull) >> 53];
 }
 
 /* ---- frames of one version ---- */
@@ -177,7 +181,7 @@ uint32_t frames_stack_locked_nopy(PyThreadState *state) {
     if (!state) return STACK_NO_PYTHON;
     walked_frame walk[FRAMES_MAX_DEPTH];
     uint32_t depth = 0;
-    uint64_t hash = walks_age;
+    uint64_t hash = 0;
     for (_PyInterpreterFrame *frame = innermost(state); frame && depth < FRAMES_MAX_DEPTH;
          frame = frame->previous) {
         PyCodeObject *code = is_shim(frame) ? NULL : code_of(frame);
@@ -186,7 +190,9 @@ uint32_t frames_stack_locked_nopy(PyThreadState *state) {
         step->code = code;
         step->instruction = (int)(instruction_of(frame) - _PyCode_CODE(code));
         if (step->instruction < 0) step->instruction = -1;
-        hash = idmap_mix(hash ^ ((uintptr_t)code + (uintptr_t)(step->instruction + 1)));
+        uint64_t place = (uintptr_t)code + (uintptr_t)(step->instruction + 1);
+        place += *freed_bucket((PyObject *)code) * 0x9e3779b97f4a7c15ull;
+        hash = idmap_mix(hash ^ place);
     }
     if (!depth) return STACK_NO_PYTHON;
     uint64_t key = hash ? hash : 1;
@@ -206,10 +212,7 @@ static destructor code_dealloc;
 
 static void forget_code(PyObject *code) {
     table_lock();
-    if (idmap_remove(&code_serials, (uintptr_t)code) != IDMAP_NONE) {
-        walks_age++;
-        if (walked_stacks.used > WALKS_KEPT) idmap_free(&walked_stacks);
-    }
+    if (idmap_remove(&code_serials, (uintptr_t)code) != IDMAP_NONE) ++*freed_bucket(code);
     table_unlock();
     code_dealloc(code);
 }
