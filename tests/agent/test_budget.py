@@ -110,12 +110,12 @@ def site(slots):
         slots[i] = bytes(100)
 
 def churn():
-    for _ in range(2000):
+    for _ in range(500):
         [bytes(100) for _ in range(100)]
 
-for _ in range(200):
+for _ in range(2000):
     rounds.append(sampler.stats().interval_bytes)
-    kept.append([None] * 20_000)
+    kept.append([None] * 1000)
     site(kept[-1])
     churn()
     budget.look()
@@ -143,7 +143,7 @@ def test_an_absurd_interval_doubles_until_it_fits() -> None:
     (intervals,) = (c for c in profile.comments if c.startswith("intervals="))
     noted = [each.partition("@")[0] for each in intervals.partition("=")[2].split(",")]
     assert noted == [str(interval) for interval in distinct]
-    count, size = 20_000, 133
+    count, size = 1000, 133
     truth = variance = 0.0
     for interval in rounds:
         chance = -math.expm1(-size / interval)
