@@ -22,7 +22,7 @@ from stanch.sampler.control import (
     stats,
     stop,
 )
-from stanch.sampler.errors import SamplerError, TableError
+from stanch.sampler.errors import SamplerError, SearchError, TableError
 from stanch.sampler.heap import (
     BIRTH_BAND_S,
     BIRTH_LABEL,
@@ -42,6 +42,7 @@ __all__ = [
     "TABLE_SUFFIX",
     "THREAD_LABEL",
     "SamplerError",
+    "SearchError",
     "Stats",
     "TableError",
     "TableImage",

@@ -27,3 +27,16 @@ def label_samples(on: bool, /) -> None: ...
 def name_thread(ident: int, name: str, /) -> None: ...
 def label_now() -> tuple[str, str]: ...
 def labels_known() -> tuple[int, int]: ...
+def retain(
+    *,
+    stacks: bytes,
+    max_targets: int,
+    time_ns: int,
+    memory_bytes: int,
+    files: tuple[str, ...],
+    ndarray: type | None,
+    values: bool,
+    in_process: bool,
+    usage_path: str | None,
+    usage_ceiling: int,
+) -> bytes: ...

@@ -7,3 +7,7 @@ class SamplerError(RuntimeError):
 
 class TableError(ValueError):
     """A table file cannot be read; the message says what is wrong with it."""
+
+
+class SearchError(RuntimeError):
+    """A retention search is not possible, or gave no answer; the message says why."""

@@ -9,6 +9,7 @@
 #include "hooks.h"
 #include "labels.h"
 #include "memory.h"
+#include "retain.h"
 #include "table.h"
 
 static PyObject *start(PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -153,6 +154,37 @@ static PyObject *live_figures(PyObject *self, PyObject *unused) {
                          (unsigned long long)arenas_bytes());
 }
 
+static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"stacks",     "max_targets", "time_ns",       "memory_bytes",
+                            "files",      "ndarray",     "values",        "in_process",
+                            "usage_path", "usage_ceiling", NULL};
+    const char *stacks;
+    Py_ssize_t stacks_used;
+    unsigned long long time_ns, memory_bytes, usage_ceiling;
+    unsigned int max_targets;
+    PyObject *files, *ndarray;
+    int values, in_process;
+    const char *usage_path;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y#IKKO!OppzK", names, &stacks, &stacks_used,
+                                     &max_targets, &time_ns, &memory_bytes, &PyTuple_Type, &files,
+                                     &ndarray, &values, &in_process, &usage_path, &usage_ceiling))
+        return NULL;
+    if (max_targets < 1 || max_targets > RETAIN_MAX_TARGETS || stacks_used > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "max_targets is %u", max_targets);
+    retain_options options = {.stacks = (const uint8_t *)stacks,
+                              .stacks_used = (uint32_t)stacks_used,
+                              .max_targets = max_targets,
+                              .time_ns = time_ns,
+                              .memory_bytes = memory_bytes,
+                              .files = files,
+                              .ndarray = PyType_Check(ndarray) ? (PyTypeObject *)ndarray : NULL,
+                              .values = values,
+                              .in_process = in_process,
+                              .usage_path = usage_path,
+                              .usage_ceiling = usage_ceiling};
+    return retain_search(&options);
+}
+
 static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
      "Start sampling into a new table in private memory."},
@@ -173,6 +205,8 @@ static PyMethodDef methods[] = {
     {"name_thread", labels_name_thread, METH_VARARGS, "Name a thread by its identity."},
     {"label_now", labels_now, METH_NOARGS, "(thread, route) of a sample taken now."},
     {"labels_known", labels_known, METH_NOARGS, "(threads, routes) known so far."},
+    {"retain", (PyCFunction)(void (*)(void))retain, METH_VARARGS | METH_KEYWORDS,
+     "What keeps the live samples of these stacks alive, as bytes; see retention.py."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -424,6 +424,22 @@ void table_set_interval_locked(uint32_t interval_bytes) {
     header->interval_bytes = interval_bytes;
 }
 
+uint64_t table_live_locked(const uint8_t *stacks, uint32_t stacks_used, table_entry *entries,
+                           uint32_t capacity, uint32_t step) {
+    if (!table_active_locked()) return 0;
+    const table_entry *entry = ITEMS(SECTION_ENTRIES, table_entry);
+    uint32_t used = HEADER->sections[SECTION_ENTRIES].used;
+    uint64_t matching = 0, taken = 0;
+    for (uint32_t i = 0; i < used; i++) {
+        if (!entry[i].address || entry[i].stack >= stacks_used || !stacks[entry[i].stack]) continue;
+        if (matching++ % step) continue;
+        if (entries && taken == capacity) break;
+        if (entries) memcpy(&entries[taken], &entry[i], sizeof *entries);
+        taken++;
+    }
+    return taken;
+}
+
 size_t table_snapshot(void *buffer, size_t capacity) {
     table_lock();
     size_t need = TABLE_HEADER_BYTES;

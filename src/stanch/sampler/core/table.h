@@ -71,6 +71,12 @@ void table_add_overhead_locked(uint64_t ns);
  * header, in place of the last change. */
 void table_set_interval_locked(uint32_t interval_bytes);
 
+/* Copies every `step`-th live entry whose stack is asked for: `stacks` has a nonzero byte for each
+ * such number. Writes at most `capacity` entries; `entries` may be NULL to count. Returns how many
+ * there were. */
+uint64_t table_live_locked(const uint8_t *stacks, uint32_t stacks_used, table_entry *entries,
+                           uint32_t capacity, uint32_t step);
+
 /* A consistent copy in the file format, with only the used items of each section.
  * table_snapshot writes at most `capacity` bytes and returns the bytes it needs. */
 size_t table_snapshot(void *buffer, size_t capacity);
