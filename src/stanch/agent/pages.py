@@ -15,6 +15,8 @@ PATHS = {
     "/debug/pprof/profile": "CPU time by stack over seconds=N, 30 unless given.",
     "/debug/pprof/cmdline": "The command line, where the settings allow it.",
     "/metrics": "Metrics for Prometheus.",
+    "/debug/stanch/retention": "What keeps memory alive, as JSON: function=NAME, "
+    "place=FILE:LINE or type=NAME say whose; seconds=N looks twice and tells what grew.",
     "/debug/stanch/processes": "The processes of this run, as JSON.",
     "/debug/stanch/memory": "What the memory of these processes is made of, as JSON.",
 }

@@ -4,11 +4,13 @@ Answers stand for all processes of the run: this one and its relatives. "pid=N" 
 them, "alone=1" for this one only, which is how relatives ask each other.
 """
 
+import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from stanch import sampler
@@ -30,20 +32,25 @@ from stanch.agent.exposition import (
     join,
     resident_bytes,
 )
-from stanch.agent.listen import EndpointOptions
+from stanch.agent.listen import EndpointOptions, is_loopback, parse_listen
 from stanch.agent.memory import MemoryReader, join_memory, own_memory
 from stanch.agent.pages import PATHS, heap_text, index_page, threads_text
 from stanch.agent.processlist import join_processes, own_process
 from stanch.agent.relatives import Relatives, Replies
+from stanch.agent.retention import Retention
+from stanch.agent.retention import Wanted as WantedMemory
 from stanch.agent.security import Gate
 from stanch.agent.threads import stacks_text
 from stanch.profile import Profile, ProfileError, encode, parse
+from stanch.sampler.retention import SNAPSHOT_S
 
 MAX_SECONDS = 300.0
 CPU_SECONDS = 30.0
 INDEX = "/debug/pprof/"
+RETENTION = "/debug/stanch/retention"
 OTHER = "other"
 _CHECK_S = 0.25
+_WHY_FIELDS = ("function", "place", "type", "seconds", "in_process", "values")
 
 Wanted = Callable[[], bool]
 _Route = Callable[[Request, Wanted], Answer]
@@ -65,6 +72,7 @@ class Routes:
         self._families = families
         self._memory_reader = memory
         self._gate = Gate()
+        self._retention = Retention()
         self._routes: dict[str, _Route] = {
             INDEX: self._index,
             "/debug/pprof/heap": self._heap,
@@ -76,6 +84,7 @@ class Routes:
             "/metrics": self._metrics,
             "/debug/stanch/processes": self._processes,
             "/debug/stanch/memory": self._memory,
+            RETENTION: self._why,
         }
 
     @property
@@ -104,6 +113,8 @@ class Routes:
             return route(request, wanted)
         except AnswerError as error:
             return error.answer
+        except sampler.SearchError as error:
+            return Answer.sentence(503, str(error))
         except sampler.SamplerError:
             return Answer.sentence(
                 503, "sampling is off in this process; start it with stanch.start()"
@@ -263,6 +274,56 @@ class Routes:
         with self._gate.snapshot():
             own = own_memory(self._identity, self._memory_reader)
         return Answer.json(join_memory(own, question.wait() if question else Replies()))
+
+    def _why(self, request: Request, wanted: Wanted) -> Answer:
+        seconds = _seconds(request.query)
+        memory = _wanted_memory(request.query)
+        if memory.values and not is_loopback(parse_listen(self._options.listen)):
+            return Answer.sentence(
+                403, "values are shown on the local machine only; ask there, or leave out values"
+            )
+        asked = {key: text for key, text in request.query.items() if key in _WHY_FIELDS}
+        extra_s = (seconds or 0.0) + 2 * SNAPSHOT_S
+        answer = self._forwarded(self._largest(request), asked, extra_s)
+        if answer is not None:
+            return answer
+        try:
+            with self._gate.search(int(extra_s) + 1):
+                found = self._retention.look(memory, resident_bytes() or 0)
+                if seconds is not None:
+                    _wait(seconds, wanted)
+                    found = self._retention.look(memory, resident_bytes() or 0)
+        except LookupError as error:
+            return Answer.sentence(400, str(error.args[0]))
+        return Answer.json(found)
+
+    def _largest(self, request: Request) -> Request:
+        """Turn a question to a whole run into one to its largest process."""
+        if _is_alone(request) or not self._relatives.pids():
+            return request
+        question = Request("GET", "/debug/stanch/processes")
+        processes = json.loads(self._processes(question, lambda: True).body)
+        largest = max(processes, key=lambda each: each.get("resident_bytes") or 0)
+        return replace(request, query={**request.query, "pid": str(largest["pid"])})
+
+
+def _wanted_memory(query: Mapping[str, str]) -> WantedMemory:
+    """Return which memory a query means. Raises AnswerError (400)."""
+    place = None
+    if "place" in query:
+        file, _, line = query["place"].rpartition(":")
+        if not file or not (line.isascii() and line.isdigit() and len(line) < 10):
+            raise AnswerError(
+                Answer.sentence(400, f"place is {query['place'][:80]!r}; expected FILE:LINE")
+            )
+        place = (file, int(line))
+    return WantedMemory(
+        function=query.get("function") or None,
+        place=place,
+        type=query.get("type") or None,
+        in_process=query.get("in_process", "0") not in ("", "0"),
+        values=query.get("values", "0") not in ("", "0"),
+    )
 
 
 def _is_alone(request: Request) -> bool:

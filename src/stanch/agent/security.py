@@ -155,6 +155,7 @@ class Gate:
         self._wait_s = wait_s
         self._snapshot = threading.Lock()
         self._measurement = threading.Lock()
+        self._search = threading.Lock()
 
     @property
     def measuring(self) -> bool:
@@ -180,6 +181,16 @@ class Gate:
             yield
         finally:
             self._measurement.release()
+
+    @contextmanager
+    def search(self, seconds: int) -> Iterator[None]:
+        """Hold the place of the one retention search. Raises AnswerError (429)."""
+        if not self._search.acquire(blocking=False):
+            raise AnswerError(_busy("another search is running", seconds))
+        try:
+            yield
+        finally:
+            self._search.release()
 
 
 def too_many_reads() -> Answer:

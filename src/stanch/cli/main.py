@@ -9,17 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from stanch.cli import autopsy, demo, memory, report, run, watch
+from stanch.cli import autopsy, demo, memory, report, run, watch, why
 from stanch.cli.errors import CliError
 from stanch.version import __version__
 
-PARTS = (run, watch, memory, report, autopsy, demo)
+PARTS = (run, watch, why, memory, report, autopsy, demo)
 
 EPILOG = """\
 examples:
   stanch run -- gunicorn app:app          start a service with the agent inside
   stanch watch http://127.0.0.1:6060      name what leaks, in Python and Go services
   stanch memory 4242                      what the memory of a process is made of
+  stanch why http://127.0.0.1:6060        show what keeps the leaked objects alive
   stanch top heap.pb.gz                   read a heap profile
   stanch autopsy /var/lib/stanch/42.stanch  what a killed process held
 """

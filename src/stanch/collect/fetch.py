@@ -17,6 +17,7 @@ from stanch.collect.targets import Target
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_REASON_BYTES = 4096
 
 
 class Connection:
@@ -62,7 +63,7 @@ class Connection:
                 asyncio.timeout(self._timeout_s),
                 self._client.stream("GET", path, headers=headers) as response,
             ):
-                _check_status(response)
+                await _check_status(response)
                 _check_encoding(response)
                 return await _read_body(response, max_bytes)
         except TimeoutError:
@@ -105,7 +106,7 @@ def _tls_context(target: Target) -> ssl.SSLContext | bool:
         raise FetchError(f"cannot use the CA file {target.ca_file}: {_reason(error)}") from error
 
 
-def _check_status(response: httpx.Response) -> None:
+async def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status == 200:
         return
@@ -115,6 +116,10 @@ def _check_status(response: httpx.Response) -> None:
         raise NotServedError(f"{response.url.path} is not served there (404)")
     if status == 429:
         raise FetchError("refused with 429: asked too often; use a longer --every")
+    if status in (400, 503):
+        said = (await _read_body(response, _MAX_REASON_BYTES)).decode("utf-8", "replace")
+        reason = " ".join(said.split())[:300]
+        raise FetchError(f"refused with {status}{f': {reason}' if reason else ''}")
     if 300 <= status < 400:
         raise FetchError(f"answered with a redirect ({status}), which is not followed")
     raise FetchError(f"{response.url.path} answered with status {status}; expected 200")
