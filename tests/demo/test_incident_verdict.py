@@ -8,7 +8,7 @@ import pytest
 
 from stanch.demo.host.workplace import SERVICES
 from stanch.demo.lives import Trace, life_of, reckon_life
-from stanch.demo.record import Autopsy, Death, Life, Place, Record, Sighting
+from stanch.demo.record import Autopsy, Death, Holding, Life, Place, Record, Sighting
 from stanch.demo.truth import HEALTHY, SEEDED_LEAKS, SeededLeak
 from stanch.demo.verdict import judge_incident, judge_repaired
 
@@ -20,18 +20,21 @@ LEAKS = (
         "shop/sessions.py",
         ("remember",),
         also=(("shop/basket.py", "price"),),
+        holders=("shop/sessions.py module global _sessions",),
     ),
     SeededLeak("pricing", "nodes are not freed", "pricing/tiers.py", ("build",), native=True),
 )
 IN_SHOP = Place("/srv/shop/sessions.py", 41, "remember")
 SHOP_NAMED = Sighting(30.0, "shop", "leak", "confirmed", IN_SHOP)
 NATIVE_NAMED = Sighting(35.0, "pricing", "native leak", "confirmed", Place())
+KEPT = Holding(40.0, "shop", "shop-1", ("shop/sessions.py module global _sessions", "Session"), "")
 GOOD = Record(
     services=("shop", "pricing", "catalog"),
     sightings=(SHOP_NAMED, NATIVE_NAMED),
     lives={"shop": Life(80.0, measured=True), "pricing": Life(90.0, measured=False)},
     deaths=(Death(80.0, "shop", "shop-1", 1, True, "killed by the kernel, out of memory"),),
     autopsies=(Autopsy("shop", "shop-1", 7, IN_SHOP, 90 * MIB, 100 * MIB),),
+    holdings=(KEPT,),
 )
 
 
@@ -56,6 +59,15 @@ def test_everything_right_is_solved() -> None:
     [
         ({"sightings": (NATIVE_NAMED,)}, "shop: the leak was not named"),
         ({"sightings": (SHOP_NAMED,)}, "pricing: the leak was not named"),
+        ({"holdings": ()}, "shop: what keeps the leak alive was not named (no path"),
+        (
+            {"holdings": (replace(KEPT, path=("a module global _other",)),)},
+            "shop: what keeps the leak alive was not named (said: a module global _other)",
+        ),
+        (
+            {"holdings": (replace(KEPT, service="notify"),)},
+            "shop: what keeps the leak alive was not named (no path",
+        ),
         (
             {"sightings": (replace(SHOP_NAMED, stage="probable"), NATIVE_NAMED)},
             "shop: the leak was not named",

@@ -10,7 +10,7 @@ from .autopsies import autopsy
 from .deploy import Deployment
 from .host.node import Died
 from .lives import Trace, life_of
-from .record import Autopsy, Death, Place, Record, Sighting
+from .record import Autopsy, Death, Holding, Place, Record, Sighting
 from .scenario import Scale
 
 
@@ -35,6 +35,7 @@ class Logbook:
         self._forecasts: dict[str, Forecast | None] = {}
         self._deaths: list[Death] = []
         self._autopsies: list[Autopsy] = []
+        self._holdings: list[Holding] = []
         self._traces = {
             node: Trace(service.name, scale.limits[service.name])
             for service in deployment.services
@@ -85,6 +86,10 @@ class Logbook:
             shutil.rmtree(tables, ignore_errors=True)
         return found
 
+    def note_holding(self, holding: Holding) -> None:
+        """Note what keeps a leak alive."""
+        self._holdings.append(holding)
+
     def take_forecast(self, service: str) -> Forecast | None:
         """Return what the first confirmed leak of a service foretold of its first death.
 
@@ -107,6 +112,7 @@ class Logbook:
             lives=lives,
             deaths=tuple(self._deaths),
             autopsies=tuple(self._autopsies),
+            holdings=tuple(self._holdings),
         )
 
     def _note_sighting(self, at_s: float, finding: Finding) -> bool:

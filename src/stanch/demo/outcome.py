@@ -59,6 +59,7 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
             "per_minute": load.per_minute,
         },
         "deaths": [asdict(death) for death in outcome.record.deaths],
+        "holdings": [asdict(holding) for holding in outcome.record.holdings],
         "autopsies": [asdict(autopsy) for autopsy in outcome.record.autopsies],
         "sightings": [asdict(sighting) for sighting in outcome.record.sightings],
         "findings": [finding_to_dict(finding) for finding in outcome.findings],

@@ -63,6 +63,20 @@ class Autopsy:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """The path on which most of a leak's memory is kept, from its root on.
+
+    grows: the first container on it that grows without bound, "" when none was seen to.
+    """
+
+    at_s: float
+    service: str
+    node: str
+    path: tuple[str, ...]
+    grows: str
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """How long a node of a service lives under load, in seconds.
 
@@ -85,6 +99,7 @@ class Record:
     lives: dict[str, Life]
     deaths: tuple[Death, ...]
     autopsies: tuple[Autopsy, ...]
+    holdings: tuple[Holding, ...] = ()
 
 
 def short_path(file: str) -> str:

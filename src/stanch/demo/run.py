@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from stanch.detect import Finding
+
 from .deploy import Deployment, deploy, node_specs, require_servers, targets
 from .errors import DemoError
+from .holding import holding_of
 from .host.limits import Limiter, choose_limiter
 from .host.node import Died
 from .host.supervisor import Supervisor
@@ -112,6 +115,9 @@ class Incident:
         options: DemoOptions,
     ) -> None:
         self.logbook = Logbook(deployment, scale)
+        self._profiles = deployment.profiles
+        self._languages = {one.name: one.server for one in deployment.services}
+        self._to_explain: dict[str, Finding] = {}
         self._nodes = {one.name: one.node_names() for one in deployment.services}
         self._scale = scale
         self._supervisor = supervisor
@@ -143,6 +149,22 @@ class Incident:
         self.logbook.note_memory(at_s, self._supervisor.used_bytes())
         for finding in self.logbook.note_findings(at_s, self._watching.findings()):
             self._timeline.finding(at_s, finding)
+            if finding.is_confirmed_leak and finding.function and self._is_python(finding):
+                self._to_explain.setdefault(finding.service, finding)
+        self._explain(at_s)
+
+    def _is_python(self, finding: Finding) -> bool:
+        return self._languages.get(finding.service) in ("gunicorn", "uvicorn")
+
+    def _explain(self, at_s: float) -> None:
+        """Ask a node of each service that was accused what keeps the leak alive, until it tells."""
+        for service, finding in [*self._to_explain.items()]:
+            node = finding.first_to_die or finding.instances[0]
+            found = holding_of(at_s, service, node, self._profiles[node], finding.function)
+            if found is not None:
+                del self._to_explain[service]
+                self.logbook.note_holding(found)
+                self._timeline.holding(at_s, found)
 
     def _tell_load(self, at_s: float) -> None:
         memory = gauges(self._nodes, self._supervisor.used_bytes(), self._scale.limits)

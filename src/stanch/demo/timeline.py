@@ -15,7 +15,7 @@ from stanch.detect import LEAKS, Finding, size_text
 from .host.node import Died
 from .load.report import LoadMeasure
 from .logbook import Forecast
-from .record import Autopsy, Place
+from .record import Autopsy, Holding, Place
 from .scenario import MIB
 
 _LABEL_WIDTH = 9
@@ -26,6 +26,7 @@ _STYLES = {
     "KILLED": "bold red",
     "ended": "bold red",
     "autopsy": "cyan",
+    "kept by": "yellow",
     "cleared": "green",
 }
 
@@ -69,6 +70,11 @@ class Timeline:
         else:
             label = "FOUND" if finding.is_confirmed_leak else finding.stage
             self._event(at_s, label, said(finding))
+
+    def holding(self, at_s: float, found: Holding) -> None:
+        """Write what keeps a leak alive, from its root on."""
+        grows = f"; {found.grows} grows without bound" if found.grows else ""
+        self._event(at_s, "kept by", f"{found.node}: {' -> '.join(found.path)}{grows}")
 
     def death(self, at_s: float, died: Died, under_load_s: float, told: Forecast | None) -> None:
         """Write a node's end, how long it had lived under load, and `told`, what was foretold."""

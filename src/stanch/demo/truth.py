@@ -16,7 +16,8 @@ class SeededLeak:
     the (file, function) pairs that allocate the rest of what the leak keeps, such as the request's
     own strings: to point there is true, but does not name the leak. A `native` leak is memory that
     the interpreter never sees, so it has no Python line: there, saying that native memory grows is
-    enough.
+    enough. `holders` are the names under which the memory is kept; the path to its root must show
+    one of them.
     """
 
     service: str
@@ -25,6 +26,7 @@ class SeededLeak:
     functions: tuple[str, ...]
     also: tuple[tuple[str, str], ...] = ()
     native: bool = False
+    holders: tuple[str, ...] = ()
 
 
 SEEDED_LEAKS = (
@@ -34,6 +36,7 @@ SEEDED_LEAKS = (
         file="shop/sessions.py",
         functions=("remember",),
         also=(("shop/basket.py", "price"), ("shop/checkout.py", "check_out")),
+        holders=("shop/sessions.py module global _sessions",),
     ),
     SeededLeak(
         service="notify",
@@ -41,6 +44,7 @@ SEEDED_LEAKS = (
         file="notify/deliveries.py",
         functions=("compose", "Deliveries._follow", "Deliveries.dispatch"),
         also=(("notify/app.py", "create_app.<locals>.send"),),
+        holders=("Deliveries._following", "Deliveries._receipts"),
     ),
     SeededLeak(
         service="pricing",

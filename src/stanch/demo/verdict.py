@@ -1,8 +1,9 @@
 """The verdict: what was seen against the truth. Pure.
 
 The incident is solved when each seeded leak was named beyond doubt within the first half of a
-node's life, nothing else was accused, a node really died at its limit, and the autopsies of the
-dead name the line too. Of the repaired code nothing may be accused and nothing may die.
+node's life, the path to its root named what keeps it alive, nothing else was accused, a node
+really died at its limit, and the autopsies of the dead name the line too. Of the repaired code
+nothing may be accused and nothing may die.
 """
 
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def judge_incident(record: Record, leaks: Sequence[SeededLeak], healthy: Sequenc
     if not any(death.at_limit for death in record.deaths):
         problems.append("no node died at its memory limit, so the incident did not happen")
     problems += _wrong_autopsies(record, present)
+    problems += _wrong_holders(record, present)
     return Verdict(tuple(rows), tuple(problems))
 
 
@@ -147,6 +149,18 @@ def _wrong_deaths(record: Record) -> list[str]:
         for death in record.deaths
         if not death.at_limit
     ]
+
+
+def _wrong_holders(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
+    """The path to the root of each leak that Python objects keep must name what really keeps it."""
+    problems = []
+    for leak in leaks:
+        paths = [one.path for one in record.holdings if one.service == leak.service]
+        if not leak.holders or any(name in path for path in paths for name in leak.holders):
+            continue
+        seen = f"said: {' -> '.join(paths[-1])}" if paths else "no path was to be had"
+        problems.append(f"{leak.service}: what keeps the leak alive was not named ({seen})")
+    return problems
 
 
 def _wrong_autopsies(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
