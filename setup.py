@@ -8,6 +8,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 CORE = Path("src/stanch/sampler/core")
+PRELOAD = Path("src/stanch/sampler/preload")
 
 # STANCH_WERROR=1 (set by `make check`) turns every C warning into an error;
 # STANCH_SANITIZE=address,undefined builds for a sanitizer run.
@@ -41,11 +42,22 @@ if platform.python_implementation() == "CPython" and platform.system() == "Linux
         Extension(
             "stanch.sampler._core",
             sources=sorted(str(path) for path in CORE.glob("*.c")),
-            depends=sorted(str(path) for path in CORE.glob("*.h")),
+            depends=[*sorted(str(path) for path in CORE.glob("*.h")), str(PRELOAD / "preload.h")],
             extra_compile_args=flags,
             extra_link_args=link,
             libraries=["m", "dl"],
         )
     )
+    # Not under a sanitizer, which brings a malloc of its own, and for glibc only.
+    if not sanitizers and platform.libc_ver()[0] == "glibc":
+        extensions.append(
+            Extension(
+                "stanch.sampler._preload",  # for LD_PRELOAD, never imported
+                sources=[str(PRELOAD / "preload.c")],
+                depends=[str(PRELOAD / "preload.h"), str(CORE / "filter.h")],
+                extra_compile_args=[*flags, "-fno-builtin"],
+                libraries=["dl"],
+            )
+        )
 
 setup(ext_modules=extensions)

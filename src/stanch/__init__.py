@@ -43,6 +43,7 @@ def start(
     requests: str | None = None,
     labels: str | None = None,
     cmdline: str | None = None,
+    native: bool | None = None,
 ) -> None:
     """Start the agent in this process; does nothing when it runs already.
 
@@ -69,6 +70,7 @@ def start(
             "requests": requests,
             "labels": labels,
             "cmdline": cmdline,
+            "native": native,
         }
     )
 

@@ -25,7 +25,8 @@ def test_every_setting_is_documented() -> None:
     assert len(rows) == len(SETTINGS)
     for setting in SETTINGS:
         metavar = setting.metavar.replace("|", "\\|")
-        start = f"| `{setting.option} {metavar}` | `{setting.variable}` | `{setting.keyword}` |"
+        option = f"{setting.option} {metavar}".strip()
+        start = f"| `{option}` | `{setting.variable}` | `{setting.keyword}` |"
         assert any(row.startswith(start) for row in rows), start
 
 
@@ -51,6 +52,8 @@ def test_one_table_serves_all_three_ways() -> None:
         ("STANCH_REQUESTS", "off", "requests", False),
         ("STANCH_CMDLINE", "on", "cmdline", True),
         ("STANCH_SERVICE", "shop", "service", "shop"),
+        ("STANCH_NATIVE", "1", "native", True),
+        ("STANCH_NATIVE", "0", "native", False),
         ("STANCH_TABLE", "/", "table", Path("/")),
     ],
 )

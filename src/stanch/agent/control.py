@@ -153,8 +153,9 @@ class Agent:
             table=table,
             service=self.settings.service,
             labels=self.settings.labels,
+            native=self.settings.native,
         )
-        self._warn_of_table()
+        self._warn_of_sampler()
         self._start_budget()
         self._start_endpoint(usable)
         self._start_push()
@@ -264,10 +265,12 @@ class Agent:
         if self._needs_directory():
             rundir.clean_runs(self.run.directory.parent)
 
-    def _warn_of_table(self) -> None:
-        error = sampler.stats().table_error
-        if error and self.run.is_first:
-            warn(error)
+    def _warn_of_sampler(self) -> None:
+        stats = sampler.stats()
+        if stats.table_error and self.run.is_first:
+            warn(stats.table_error)
+        if stats.native_error and self.run.is_first:
+            warn(f"no native samples: {stats.native_error}")
 
     def _start_budget(self) -> None:
         if not self.settings.budget:

@@ -87,7 +87,13 @@ def process_families(facts: Facts) -> list[Family]:
     gauge("process_resident_memory_bytes", "Resident memory (RSS) of the process.", rss)
     if state.running:
         live = round(state.live_bytes)
-        gauge("stanch_live_heap_bytes", "Live bytes of Python's allocators, estimated.", live)
+        gauge("stanch_live_heap_bytes", "Live bytes that are sampled, estimated.", live)
+        if state.native:
+            gauge(
+                "stanch_live_native_bytes",
+                "The part of stanch_live_heap_bytes that native code took, estimated.",
+                round(state.live_native_bytes),
+            )
         rest = None if rss is None else max(rss - live, 0)
         gauge(
             "stanch_native_rest_bytes",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 LISTEN_OFF = "off"
 LISTEN_AUTO = "auto"
+FLAG_SET = "1"
 LARGEST_INTERVAL_BYTES = (1 << 32) - 1
 LARGEST_TOKEN_BYTES = 4096
 LEAST_BUDGET_PERCENT = 0.1
@@ -49,13 +50,15 @@ class Settings:
     requests: bool = True
     labels: bool = True
     cmdline: bool = False
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row: the option `--NAME`, the variable, the keyword, and how its text is read.
 
-    `parse` raises ValueError whose text says what was expected.
+    `parse` raises ValueError whose text says what was expected. The option of a flag has no value
+    and means FLAG_SET; its metavar is empty.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Setting:
     default: str
     help: str
     parse: Callable[[str], object]
+    is_flag: bool = False
 
     @property
     def option(self) -> str:
@@ -188,6 +192,13 @@ def _switch(*choices: str) -> Callable[[str], bool]:
     return parse
 
 
+def _flag(text: str) -> bool:
+    values = {FLAG_SET: True, "on": True, "0": False, "off": False}
+    if text not in values:
+        raise ValueError("1 or 0")
+    return values[text]
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "interval",
@@ -275,6 +286,14 @@ SETTINGS: tuple[Setting, ...] = (
         "serve the command line, which may hold secrets, at /debug/pprof/cmdline",
         _switch("off", "on"),
     ),
+    Setting(
+        "native",
+        "",
+        "off",
+        "sample what libraries take from malloc, calloc, realloc, operator new and large mmap, too",
+        _flag,
+        is_flag=True,
+    ),
 )
 
 
@@ -316,7 +335,11 @@ def from_keywords(keywords: Mapping[str, object], environ: Mapping[str, str]) ->
     for keyword in keywords:
         if keyword not in rows:
             raise SettingError(f"there is no setting {keyword}; there are {', '.join(rows)}")
-    given = {keyword: _text(value) for keyword, value in keywords.items() if value is not None}
+    given = {
+        keyword: _text(value, is_flag=rows[keyword].is_flag)
+        for keyword, value in keywords.items()
+        if value is not None
+    }
     given = {keyword: text for keyword, text in given.items() if text}
     texts = {keyword: environ.get(row.variable, "") for keyword, row in rows.items()} | given
     return from_texts(
@@ -328,7 +351,9 @@ def from_keywords(keywords: Mapping[str, object], environ: Mapping[str, str]) ->
     )
 
 
-def _text(value: object) -> str:
+def _text(value: object, *, is_flag: bool) -> str:
+    if isinstance(value, bool) and is_flag:
+        return FLAG_SET if value else "0"
     if isinstance(value, bool):
         raise SettingError(f"a setting is {value!r}; expected a text, a number or a path")
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)

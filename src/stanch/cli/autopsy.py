@@ -6,7 +6,14 @@ from pathlib import Path
 
 from stanch.cli.errors import CliError
 from stanch.profile import encode, format_value
-from stanch.sampler import TableError, TableImage, read_table, sample_weight, table_profile
+from stanch.sampler import (
+    DOMAIN_NATIVE,
+    TableError,
+    TableImage,
+    read_table,
+    sample_weight,
+    table_profile,
+)
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -70,10 +77,12 @@ def describe(image: TableImage, path: Path) -> str:
         fate = "no sign of a clean end: killed or crashed"
     limit = "unknown" if image.limit_bytes is None else format_value(image.limit_bytes, "bytes")
     interval = format_value(image.interval_bytes, "bytes")
-    live = sum(
-        entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
-        for entry in image.entries
-    )
+    live = native = 0.0
+    for entry in image.entries:
+        size = entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
+        live += size
+        native += size if entry.domain == DOMAIN_NATIVE else 0.0
+    of_which = f", {format_value(native, 'bytes')} of it native" if native else ""
     who = f"{image.service or 'a process'}, pid {image.pid}, Python {image.python}"
     lines = [
         f"Autopsy of {who}: {fate}",
@@ -82,7 +91,7 @@ def describe(image: TableImage, path: Path) -> str:
             f"after {image.uptime_ns / 1e9:,.1f} s"
         ),
         (
-            f"  live Python heap {format_value(live, 'bytes')} (limit {limit}), "
+            f"  live heap {format_value(live, 'bytes')}{of_which} (limit {limit}), "
             f"from {len(image.entries):,} samples at one per {interval}"
         ),
         f"  requests served: {image.requests:,}",

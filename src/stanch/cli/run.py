@@ -16,8 +16,9 @@ from typing import NoReturn
 import stanch.agent
 from stanch.agent import rundir
 from stanch.agent.control import check
-from stanch.agent.settings import LISTEN_AUTO, SETTINGS, SettingError, from_texts
+from stanch.agent.settings import FLAG_SET, LISTEN_AUTO, SETTINGS, SettingError, from_texts
 from stanch.cli.errors import CliError
+from stanch.sampler import PRELOAD, preload_problem
 
 BOOTSTRAP = Path(stanch.agent.__file__).parent / "bootstrap"
 NOT_FOUND = 127
@@ -37,12 +38,19 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "Python's -S, -I and -E keep the agent out, as they ignore PYTHONPATH or sitecustomize.",
     )
     for setting in SETTINGS:
-        parser.add_argument(
-            setting.option,
-            dest=setting.keyword,
-            metavar=setting.metavar,
-            help=f"{setting.help} (default: {setting.default})".replace("%", "%%"),
-        )
+        text = f"{setting.help} (default: {setting.default})".replace("%", "%%")
+        if setting.is_flag:
+            parser.add_argument(
+                setting.option,
+                dest=setting.keyword,
+                action="store_const",
+                const=FLAG_SET,
+                help=text,
+            )
+        else:
+            parser.add_argument(
+                setting.option, dest=setting.keyword, metavar=setting.metavar, help=text
+            )
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)
 
@@ -107,12 +115,25 @@ def environment(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[
             changed[setting.variable] = str(Path(given[setting.keyword]).absolute())
     if given["listen"]:
         changed["STANCH_LISTEN"] = settings.listen
+    if settings.native:
+        changed["LD_PRELOAD"] = _preload(environ.get("LD_PRELOAD", ""))
     changed[rundir.FIRST_VARIABLE] = str(os.getpid())
     changed[rundir.RUN_VARIABLE] = str(rundir.base_directory(environ) / str(os.getpid()))
     inherited = environ.get("PYTHONPATH", "")
     path = [entry for entry in inherited.split(os.pathsep) if entry != str(BOOTSTRAP)]
     changed["PYTHONPATH"] = os.pathsep.join([str(BOOTSTRAP), *(path if inherited else [])])
     return changed
+
+
+def _preload(inherited: str) -> str:
+    """Put the preload library before what is preloaded already, which it passes calls on to.
+
+    Raises CliError when there is none.
+    """
+    if problem := preload_problem():
+        raise CliError(problem, 2)
+    others = [path for path in inherited.replace(":", " ").split() if path != str(PRELOAD)]
+    return ":".join([str(PRELOAD), *others])
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str:

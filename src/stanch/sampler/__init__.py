@@ -7,6 +7,7 @@ Python object, raises or waits for anything but the table's own short lock.
 from stanch.sampler.cgroup import memory_limit
 from stanch.sampler.control import (
     LARGEST_INTERVAL_BYTES,
+    PRELOAD,
     TABLE_SUFFIX,
     Stats,
     after_fork_in_child,
@@ -15,6 +16,7 @@ from stanch.sampler.control import (
     gc_pauses,
     gc_watch,
     heap_profile,
+    preload_problem,
     running,
     set_interval,
     snapshot,
@@ -32,12 +34,14 @@ from stanch.sampler.heap import (
     table_profile,
 )
 from stanch.sampler.labels import label
-from stanch.sampler.tablefile import TableImage, read_table
+from stanch.sampler.tablefile import DOMAIN_NATIVE, TableImage, read_table
 
 __all__ = [
     "BIRTH_BAND_S",
     "BIRTH_LABEL",
     "LARGEST_INTERVAL_BYTES",
+    "DOMAIN_NATIVE",
+    "PRELOAD",
     "ROUTE_LABEL",
     "TABLE_SUFFIX",
     "THREAD_LABEL",
@@ -54,6 +58,7 @@ __all__ = [
     "heap_profile",
     "label",
     "memory_limit",
+    "preload_problem",
     "read_table",
     "running",
     "sample_weight",

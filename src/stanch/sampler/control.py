@@ -14,6 +14,7 @@ import sysconfig
 import threading
 import time
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ MAX_INTERVAL_BYTES = 512 << 10
 SAMPLES_PER_LIMIT = 4096
 LARGEST_INTERVAL_BYTES = (1 << 32) - 1
 TABLE_SUFFIX = ".stanch"
+PRELOAD = Path(__file__).parent / f"_preload{EXTENSION_SUFFIXES[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class Stats:
     table_path: str | None = None
     table_error: str | None = None
     start_unix_ns: int = 0
+    native: bool = False
+    native_error: str | None = None
+    live_native_bytes: float = 0.0
 
 
 @dataclass(slots=True)
@@ -71,12 +76,28 @@ class _State:
 
     table_path: Path | None = None
     table_error: str | None = None
+    native_error: str | None = None
     owner_pid: int = 0
     at_exit: bool = False
 
 
 _state = _State()
 _lock = threading.RLock()
+
+
+def preload_problem(path: Path = PRELOAD) -> str | None:
+    """Say in a sentence why the preload library cannot be put into LD_PRELOAD; None when it can."""
+    if not path.exists():
+        return (
+            "native sampling needs Linux with glibc, and this Stanch was built without; "
+            "sample without --native here"
+        )
+    if any(c in " :;" for c in str(path)):
+        return (
+            f"native sampling is not possible from {path.parent}: LD_PRELOAD cannot name a path "
+            "with a space or colon; install Stanch in another directory"
+        )
+    return None
 
 
 def default_interval(limit_bytes: int | None) -> int:
@@ -119,6 +140,7 @@ def start(
     table: str | os.PathLike[str] | None = None,
     service: str = "",
     labels: bool = True,
+    native: bool = False,
 ) -> None:
     """Start sampling the allocations of this process.
 
@@ -126,6 +148,8 @@ def start(
     table: a file, or a directory for PID.stanch, that keeps the live table even if the process
     is killed; private memory when None.
     labels: whether samples carry the names of their thread and route.
+    native: sample what libraries take from malloc and mmap, too, through the preload library that
+    `stanch run --native` brought; where that cannot be, `Stats.native_error` says why.
     Raises SamplerError when sampling already runs or this interpreter is not supported.
     """
     _check_interpreter()
@@ -139,6 +163,7 @@ def start(
             threadnames.install(_core)
         _core.label_samples(labels)
         _core.start(interval, limit or 0, service.replace("\0", ""))
+        _state.native_error = _core.start_native() if native else None
         _state.owner_pid = os.getpid()
         if not _state.at_exit:
             atexit.register(stop)
@@ -247,6 +272,7 @@ def stats() -> Stats:
         dropped={
             "table_full": counters["dropped_table_full"],
             "no_space": counters["dropped_no_space"],
+            "busy": counters["dropped_busy"],
         },
         threads_known=threads_known,
         routes_known=routes_known,
@@ -256,6 +282,9 @@ def stats() -> Stats:
         table_path=str(_state.table_path) if _state.table_path else None,
         table_error=_state.table_error,
         start_unix_ns=counters["start_unix_ns"],
+        native=counters["native"],
+        native_error=_state.native_error,
+        live_native_bytes=max(counters["live_native_bytes"], 0.0),
     )
 
 

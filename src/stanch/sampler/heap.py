@@ -5,6 +5,10 @@ values are unbiased estimates. What is alive is split by birth: a sample carries
 `birth`, the start in seconds since the sampler's start of the band of BIRTH_BAND_S seconds in which
 its blocks were allocated, and the labels `thread` and `route`, where known: whose memory it is.
 What was allocated since the start is one sample per stack without labels.
+
+Stacks of native memory begin with native frames: their locations have an address and a mapping with
+build id, their function the linker's name (the library's in brackets where there is none) and the
+library's path, and no line. Those of Python have a line and no address.
 """
 
 import math
@@ -13,7 +17,16 @@ import socket
 from collections import defaultdict
 
 from stanch.profile import Function, Line, Location, Mapping, Profile, Sample, ValueType
-from stanch.sampler.tablefile import TableFunction, TableImage, TableLabel, TableStack
+from stanch.sampler.symbols import Names, Symbols
+from stanch.sampler.tablefile import (
+    Frame,
+    NativeFrame,
+    TableFunction,
+    TableImage,
+    TableLabel,
+    TableMapping,
+    TableStack,
+)
 from stanch.version import __version__
 
 BIRTH_BAND_S = 5
@@ -27,6 +40,7 @@ SAMPLE_TYPES = (
     ValueType("inuse_space", "bytes"),
 )
 _NO_PYTHON = TableFunction("[no Python frame]", "", 0)
+_symbols = Symbols()
 
 
 def sample_weight(size_bytes: int, interval_bytes: int) -> float:
@@ -40,7 +54,9 @@ def table_profile(image: TableImage, *, time_ns: int | None = None, instance: st
     time_ns: when it was taken, ns since the Unix epoch; the table's last sign of life when None.
     instance: HOST:PID of the process; this host and the table's pid when empty.
     """
-    locations = _Locations(f"python{image.python.rpartition('.')[0]}")
+    native = (f for stack in image.stacks for f in stack.frames if isinstance(f, NativeFrame))
+    names = _symbols.names(native)
+    locations = _Locations(f"python{image.python.rpartition('.')[0]}", names)
     alive: dict[tuple[int, int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     weights: dict[tuple[int, int], float] = {}
     for entry in image.entries:
@@ -77,7 +93,7 @@ def table_profile(image: TableImage, *, time_ns: int | None = None, instance: st
         time_nanos=time_ns,
         duration_nanos=image.uptime_ns,
         comments=_comments(image, instance or f"{socket.gethostname()}:{image.pid}"),
-        mappings=(locations.mapping,),
+        mappings=locations.mappings(),
     )
 
 
@@ -110,29 +126,57 @@ def _intervals(image: TableImage) -> dict[str, str]:
 
 
 class _Locations:
-    """Makes one pprof location for each (function, line)."""
+    """Makes one pprof location for each frame."""
 
-    def __init__(self, binary: str) -> None:
-        self.mapping = Mapping(
+    def __init__(self, binary: str, names: Names) -> None:
+        self._names = names
+        self._python = Mapping(
             file=os.fspath(binary),
             has_functions=True,
             has_filenames=True,
             has_line_numbers=True,
         )
         self._functions: dict[TableFunction, Function] = {}
-        self._made: dict[tuple[TableFunction, int], Location] = {}
+        self._mappings: dict[TableMapping, Mapping] = {}
+        self._made: dict[Frame, Location] = {}
+
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Return the mappings of all locations made; the first one is the program."""
+        return (self._python, *self._mappings.values())
 
     def of(self, stack: TableStack) -> tuple[Location, ...]:
         frames = stack.frames or ((_NO_PYTHON, 0),)
         return tuple(self._made.get(frame) or self._make(frame) for frame in frames)
 
-    def _make(self, frame: tuple[TableFunction, int]) -> Location:
-        source, line = frame
+    def _make(self, frame: Frame) -> Location:
+        if isinstance(frame, NativeFrame):
+            location = self._make_native(frame)
+        else:
+            location = self._make_python(*frame)
+        self._made[frame] = location
+        return location
+
+    def _make_python(self, source: TableFunction, line: int) -> Location:
         function = self._functions.get(source)
         if function is None:
             # No system name: pprof would take it for C++ and strip "<module>" and "<locals>".
             function = Function(source.name, "", source.file, max(source.first_line, 0))
             self._functions[source] = function
-        location = Location(0, self.mapping, (Line(function, max(line, 0)),))
-        self._made[frame] = location
-        return location
+        return Location(0, self._python, (Line(function, max(line, 0)),))
+
+    def _make_native(self, frame: NativeFrame) -> Location:
+        source = frame.mapping
+        mapping = self._mappings.get(source)
+        if mapping is None:
+            mapping = self._mappings[source] = Mapping(
+                start=source.start,
+                limit=source.end,
+                offset=source.file_start,
+                file=source.path,
+                build_id=source.build_id,
+                has_functions=True,
+            )
+        name = self._names[frame]
+        library = source.path.rpartition("/")[2] or "unknown"
+        function = Function(name or f"[{library}]", name or "", source.path)
+        return Location(source.start + frame.offset, mapping, (Line(function),))

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from stanch.sampler.errors import TableError
 
@@ -52,6 +53,7 @@ _ITEM_BYTES = {
 _SERVICE_BYTES = 128
 _MAX_INTERVALS = 32
 FRAME_NATIVE = 0x80000000
+DOMAIN_NATIVE = 3
 _STATE_STOPPED = 2
 
 
@@ -65,15 +67,6 @@ class TableFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class TableStack:
-    """A stack, leaf first, as (function, line) pairs, and what it allocated since the start."""
-
-    frames: tuple[tuple[TableFunction, int], ...]
-    alloc_objects: float
-    alloc_bytes: float
-
-
-@dataclass(frozen=True, slots=True)
 class TableMapping:
     """An executable segment of a library: its addresses, file offset, path and build id (hex)."""
 
@@ -82,6 +75,27 @@ class TableMapping:
     file_start: int
     path: str
     build_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NativeFrame:
+    """A call in native code, at an offset in bytes from the start of a mapping."""
+
+    mapping: TableMapping
+    offset: int
+
+
+Frame: TypeAlias = "tuple[TableFunction, int] | NativeFrame"
+"""A Python function with a line of it, or a place in native code."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableStack:
+    """A stack, leaf first, and what it allocated since the start."""
+
+    frames: tuple[Frame, ...]
+    alloc_objects: float
+    alloc_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +185,8 @@ def _read(data: memoryview, where: str) -> TableImage:
     sections = _sections(data, where)
     service_at = _FIXED.size + _SECTION.size * len(_SECTIONS)
     service = bytes(data[service_at : service_at + _SERVICE_BYTES]).split(b"\0")[0]
-    stacks = tuple(_stacks(sections))
+    mappings = tuple(_mappings(sections))
+    stacks = tuple(_stacks(sections, mappings))
     labels = tuple(_labels(sections))
     entries, torn = _entries(sections["entries"], len(stacks), len(labels))
     return TableImage(
@@ -189,7 +204,7 @@ def _read(data: memoryview, where: str) -> TableImage:
         stacks=stacks,
         entries=entries,
         torn=torn,
-        mappings=tuple(_mappings(sections)),
+        mappings=mappings,
         labels=labels,
         labels_refused=struct.unpack_from("<Q", data, service_at + _SERVICE_BYTES)[0],
         intervals=_intervals(data, service_at + _SERVICE_BYTES + 8),
@@ -259,13 +274,24 @@ def _functions(sections: dict[str, memoryview]) -> Iterator[TableFunction]:
         yield TableFunction(text(name, name_bytes), text(file, file_bytes), line)
 
 
-def _stacks(sections: dict[str, memoryview]) -> Iterator[TableStack]:
-    unknown = TableFunction("[damaged frame]", "", 0)
+def _frames(
+    sections: dict[str, memoryview], mappings: tuple[TableMapping, ...], unknown: TableFunction
+) -> Iterator[Frame]:
     functions = tuple(_functions(sections))
-    frames = tuple(
-        (functions[function] if function < len(functions) else unknown, line)
-        for function, line in _FRAME.iter_unpack(sections["frames"])
-    )
+    for function, line in _FRAME.iter_unpack(sections["frames"]):
+        if function < len(functions):
+            yield functions[function], line
+        elif function & FRAME_NATIVE and function ^ FRAME_NATIVE < len(mappings):
+            yield NativeFrame(mappings[function ^ FRAME_NATIVE], line & 0xFFFFFFFF)
+        else:
+            yield unknown, line
+
+
+def _stacks(
+    sections: dict[str, memoryview], mappings: tuple[TableMapping, ...]
+) -> Iterator[TableStack]:
+    unknown = TableFunction("[damaged frame]", "", 0)
+    frames = tuple(_frames(sections, mappings, unknown))
     numbers = sections["stack_frames"].cast("I")
     for first, depth, objects, size in _STACK.iter_unpack(sections["stacks"]):
         wanted = numbers[first : first + min(depth, MAX_DEPTH)]

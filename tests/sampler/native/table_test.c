@@ -149,6 +149,53 @@ static void labels_are_bounded(void) {
     table_stop();
 }
 
+static bool held_in_handler;
+
+static void look(int signal) {
+    (void)signal;
+    held_in_handler = table_held_here();
+}
+
+static void holder_is_told_even_in_a_signal_handler(void) {
+    signal(SIGUSR1, look);
+    CHECK(!table_held_here());
+    table_lock();
+    raise(SIGUSR1);
+    CHECK(held_in_handler && table_held_here());
+    table_unlock();
+    raise(SIGUSR1);
+    CHECK(!held_in_handler && !table_held_here());
+}
+
+static void native_frames_stand_before_their_caller(void) {
+    CHECK(table_start(&OPTIONS) == 0);
+    table_lock();
+    uint32_t mapping = table_mapping_locked(0x1000, 0x2000, 0, "/lib/a.so", 9, "ab", 2);
+    uint32_t native[TABLE_MAX_DEPTH];
+    for (uint32_t i = 0; i < TABLE_MAX_DEPTH; i++)
+        native[i] = table_frame_locked(FRAME_NATIVE | mapping, (int32_t)i);
+    uint32_t python = a_stack("caller");
+    CHECK(table_stack_beneath_locked(native, 0, python) == python);
+    uint32_t joined = table_stack_beneath_locked(native, 3, python);
+    CHECK(joined == table_stack_beneath_locked(native, 3, python) && joined != python);
+    const uint8_t *base = (const uint8_t *)table_header_now();
+    const table_section_header *sections = table_header_now()->sections;
+    const table_stack *stacks = (const table_stack *)(base + sections[SECTION_STACKS].offset);
+    const uint32_t *frames = (const uint32_t *)(base + sections[SECTION_STACK_FRAMES].offset);
+    CHECK(stacks[joined].depth == 3 + stacks[python].depth);
+    CHECK(!memcmp(frames + stacks[joined].first_frame, native, 3 * sizeof *native));
+    CHECK(frames[stacks[joined].first_frame + 3] == frames[stacks[python].first_frame]);
+    joined = table_stack_beneath_locked(native, TABLE_MAX_DEPTH, python);
+    CHECK(stacks[joined].depth == TABLE_MAX_DEPTH);
+    table_insert_locked((void *)16, 100, joined, 1024, DOMAIN_NATIVE, LABEL_NONE);
+    table_insert_locked((void *)32, 100, python, 1024, 2, LABEL_NONE);
+    CHECK(table_header_now()->live_native_bytes * 2 == table_header_now()->live_bytes);
+    table_remove_locked((void *)16, NULL);
+    CHECK(table_header_now()->live_native_bytes == 0 && table_header_now()->live_bytes > 0);
+    table_unlock();
+    table_stop();
+}
+
 static void intervals_are_kept_and_bounded(void) {
     CHECK(table_start(&OPTIONS) == 0);
     table_lock();
@@ -289,6 +336,8 @@ int main(int count, char **arguments) {
     gaps_and_weights_agree_with_libm();
     table_counts_what_is_alive();
     labels_are_bounded();
+    holder_is_told_even_in_a_signal_handler();
+    native_frames_stand_before_their_caller();
     intervals_are_kept_and_bounded();
     table_full_drops_and_counts();
     child_writes_to_a_copy(arguments[1]);

@@ -11,8 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Frames kept of a deeper stack: the innermost ones. */
-#define FRAMES_MAX_DEPTH 128
+#include "table_format.h"
+
+#define FRAMES_MAX_DEPTH TABLE_MAX_DEPTH
 
 /* The state of the calling thread; `gil_held` says whether it surely holds the GIL. */
 PyThreadState *frames_thread_state_nopy(bool gil_held);

@@ -72,6 +72,20 @@ uint32_t table_stack_locked(const uint32_t *stack_frames, uint32_t depth) {
     return number;
 }
 
+uint32_t table_stack_beneath_locked(const uint32_t *stack_frames, uint32_t depth,
+                                    uint32_t caller) {
+    if (!depth) return caller;
+    table_stack outer = ITEMS(SECTION_STACKS, table_stack)[caller];
+    uint32_t joined[TABLE_MAX_DEPTH];
+    if (depth > TABLE_MAX_DEPTH) depth = TABLE_MAX_DEPTH;
+    if (outer.depth > TABLE_MAX_DEPTH - depth) outer.depth = TABLE_MAX_DEPTH - depth;
+    memcpy(joined, stack_frames, depth * sizeof *joined);
+    memcpy(joined + depth, ITEMS(SECTION_STACK_FRAMES, uint32_t) + outer.first_frame,
+           outer.depth * sizeof *joined);
+    uint32_t stack = table_stack_locked(joined, depth + outer.depth);
+    return stack == IDMAP_NONE ? STACK_OVERFLOW : stack;
+}
+
 uint32_t table_mapping_locked(uint64_t start, uint64_t end, uint64_t file_start, const char *path,
                               size_t path_bytes, const char *build_id, size_t build_id_bytes) {
     uint32_t path_offset = intern_string(path, path_bytes);

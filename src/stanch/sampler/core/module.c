@@ -9,6 +9,7 @@
 #include "hooks.h"
 #include "labels.h"
 #include "memory.h"
+#include "native.h"
 #include "retain.h"
 #include "table.h"
 
@@ -47,7 +48,15 @@ static PyObject *move_to_file(PyObject *self, PyObject *path) {
     Py_RETURN_NONE;
 }
 
+static PyObject *start_native(PyObject *self, PyObject *unused) {
+    const table_header *header = table_header_now();
+    if (!header) return PyErr_Format(PyExc_RuntimeError, "sampling does not run");
+    const char *problem = native_start(header->interval_bytes);
+    return problem ? PyUnicode_FromString(problem) : Py_NewRef(Py_None);
+}
+
 static PyObject *stop(PyObject *self, PyObject *unused) {
+    native_stop();
     hooks_stop();
     arenas_stop();
     table_stop();
@@ -95,16 +104,17 @@ static PyObject *counters(PyObject *self, PyObject *unused) {
     if (!active) Py_RETURN_NONE;
     static const char *const mode[] = {"off", "divert", "classic"};
     return Py_BuildValue(
-        "{s:I,s:K,s:K,s:d,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:K,s:s}", "interval_bytes",
-        header.interval_bytes,
-        "samples", (unsigned long long)header.samples, "live_samples",
+        "{s:I,s:K,s:K,s:d,s:d,s:d,s:K,s:K,s:K,s:K,s:K,s:K,s:s,s:O,s:d,s:K}", "interval_bytes",
+        header.interval_bytes, "samples", (unsigned long long)header.samples, "live_samples",
         (unsigned long long)header.live_samples, "live_bytes", header.live_bytes, "live_objects",
         header.live_objects, "alloc_objects", header.alloc_objects, "dropped_table_full",
         (unsigned long long)header.dropped[DROP_TABLE_FULL], "dropped_no_space",
         (unsigned long long)header.dropped[DROP_NO_SPACE], "labels_refused",
         (unsigned long long)header.labels_refused, "overhead_ns",
         (unsigned long long)header.overhead_ns, "requests", (unsigned long long)header.requests,
-        "start_unix_ns", (unsigned long long)header.start_unix_ns, "mode", mode[hooks_mode_now()]);
+        "start_unix_ns", (unsigned long long)header.start_unix_ns, "mode", mode[hooks_mode_now()],
+        "native", native_running() ? Py_True : Py_False, "live_native_bytes",
+        header.live_native_bytes, "dropped_busy", (unsigned long long)native_passed());
 }
 
 static PyObject *count_request(PyObject *self, PyObject *unused) {
@@ -189,6 +199,8 @@ static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
      "Start sampling into a new table in private memory."},
     {"move_to_file", move_to_file, METH_O, "Move the running table into a new file."},
+    {"start_native", start_native, METH_NOARGS,
+     "Sample native memory too. Returns None, or a sentence that says why not."},
     {"stop", stop, METH_NOARGS, "Stop sampling and forget the table."},
     {"set_interval", set_interval, METH_O, "Draw gaps with another mean from now on."},
     {"running", running, METH_NOARGS, "Whether a table is being filled."},

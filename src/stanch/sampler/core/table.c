@@ -61,8 +61,19 @@ static uint64_t coarse_uptime_ns(void) {
 }
 static uint64_t unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
-void table_lock(void) { pthread_mutex_lock(&lock); }
-void table_unlock(void) { pthread_mutex_unlock(&lock); }
+/* Set before the lock is had and cleared after it is gone, so that a signal handler that runs in
+ * between is told, too. */
+static _Thread_local __attribute__((tls_model("initial-exec"))) volatile bool held_here;
+
+void table_lock(void) {
+    held_here = true;
+    pthread_mutex_lock(&lock);
+}
+void table_unlock(void) {
+    pthread_mutex_unlock(&lock);
+    held_here = false;
+}
+bool table_held_here(void) { return held_here; }
 bool table_active_locked(void) {
     return active && (not_a_child ? *not_a_child : HEADER->pid == (uint64_t)getpid());
 }
@@ -183,7 +194,7 @@ static void copy_used(uint8_t *to, const uint8_t *from) {
 static uint8_t *copy_for_child;
 
 static void before_fork(void) {
-    pthread_mutex_lock(&lock);
+    table_lock();
     if (!active || file < 0) return;
     copy_for_child = map_private(NULL);
     if (copy_for_child) copy_used(copy_for_child, table_base);
@@ -192,7 +203,7 @@ static void before_fork(void) {
 static void after_fork_in_parent(void) {
     if (copy_for_child) munmap(copy_for_child, mapped_bytes);
     copy_for_child = NULL;
-    pthread_mutex_unlock(&lock);
+    table_unlock();
 }
 
 /* Blocks that the child inherits stay in its table, as born at its start. */
@@ -206,7 +217,7 @@ static void after_fork_in_child(void) {
     copy_for_child = NULL;
     if (not_a_child) *not_a_child = 1;
     if (active) forget_samples_of_parent();
-    pthread_mutex_unlock(&lock);
+    table_unlock();
 }
 
 /* ---- life ---- */
@@ -328,6 +339,8 @@ static void count_live(const table_entry *entry, double sign) {
     HEADER->live_samples = sign > 0 ? HEADER->live_samples + 1 : HEADER->live_samples - 1;
     HEADER->live_objects += weight;
     HEADER->live_bytes += weight * (double)entry->size_bytes;
+    if (entry->domain == DOMAIN_NATIVE)
+        HEADER->live_native_bytes += weight * (double)entry->size_bytes;
 }
 
 static uint32_t take_free_entry(void) {

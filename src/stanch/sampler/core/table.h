@@ -29,6 +29,9 @@ extern address_filter table_filter;
 /* Both protect all of the table, the filter's writers and the caches in frames.c. */
 void table_lock(void);
 void table_unlock(void);
+/* Whether this thread has the lock or waits for it: what it allocates and frees then, be it in a
+ * signal handler, must not ask for it again. */
+bool table_held_here(void);
 
 /* Makes an empty table in private memory. Returns 0 or an errno value. */
 int table_start(const table_options *options);
@@ -50,6 +53,9 @@ uint32_t table_function_locked(const char *name, size_t name_bytes, const char *
                                size_t file_bytes, int32_t first_line);
 uint32_t table_frame_locked(uint32_t function, int32_t line);
 uint32_t table_stack_locked(const uint32_t *frames, uint32_t depth);
+/* The stack of these frames, called by the leaf of another; cut at its outer end. Always a valid
+ * number: STACK_OVERFLOW when full. */
+uint32_t table_stack_beneath_locked(const uint32_t *frames, uint32_t depth, uint32_t caller);
 uint32_t table_mapping_locked(uint64_t start, uint64_t end, uint64_t file_start, const char *path,
                               size_t path_bytes, const char *build_id, size_t build_id_bytes);
 /* Always a valid number: LABEL_NONE when both texts are empty, LABEL_OVERFLOW when full. */

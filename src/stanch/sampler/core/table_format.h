@@ -95,7 +95,7 @@ typedef struct {
     uint64_t birth_requests; /* requests counted before the birth */
     uint32_t stack;
     uint32_t interval_bytes; /* the mean gap this sample was drawn with */
-    uint32_t domain;         /* 0 RAW, 1 MEM, 2 OBJ, 3 native */
+    uint32_t domain;         /* 0 RAW, 1 MEM, 2 OBJ, 3 DOMAIN_NATIVE */
     uint32_t label;
 } table_entry;
 
@@ -134,6 +134,7 @@ typedef struct {
     uint32_t unused_too;
     table_interval intervals[TABLE_INTERVALS]; /* oldest first; the last one may be rewritten */
     double alloc_objects; /* sampled or not, since the start: an estimate, the sum of all weights */
+    double live_native_bytes; /* the part of live_bytes of DOMAIN_NATIVE */
 } table_header;
 
 _Static_assert(sizeof(table_header) <= TABLE_HEADER_BYTES, "the header fits its page");
@@ -141,6 +142,11 @@ _Static_assert(sizeof(table_entry) == 48, "the entry is as tablefile.py reads it
 _Static_assert(sizeof(table_stack) == 24, "the stack is as tablefile.py reads it");
 _Static_assert(sizeof(table_mapping) == 40, "the mapping is as tablefile.py reads it");
 _Static_assert(sizeof(table_label) == 12, "the label is as tablefile.py reads it");
+
+#define DOMAIN_NATIVE 3u
+
+/* The frames kept of a stack: the innermost ones. */
+#define TABLE_MAX_DEPTH 128u
 
 /* Stack 0 has no frames: allocated where no Python code was running.
  * Stack 1 has one frame that says that the table of stacks is full. */
