@@ -246,7 +246,7 @@ def test_the_timeline_is_one_plain_line_per_event() -> None:
     load = LoadMeasure(10.0, {"shop": 1600}, {"shop": 7}, 2.0, 31.0, 90.0)
     timeline.load(20.0, load, [MemoryGauge("shop", 50 * MIB, 52 * MIB, 160 * MIB)])
     timeline.finding(30.0, replace(FINDING, stage="confirmed"))
-    timeline.finding(31.0, replace(FINDING, kind="native leak", function="\x1b[31mbad"))
+    timeline.finding(31.0, replace(FINDING, kind="native leak", file="", taken_by="\x1b[31mbad"))
     lines = written.getvalue().splitlines()
     assert len(lines) == 3
     assert "0:20  load" in lines[0]

@@ -22,12 +22,17 @@ LEAKS = (
         also=(("shop/basket.py", "price"),),
         holders=("shop/sessions.py module global _sessions",),
     ),
-    SeededLeak("pricing", "nodes are not freed", "pricing/tiers.py", ("build",), native=True),
+    SeededLeak(
+        "pricing", "nodes are not freed", "pricing/tiers.py", ("build",), c_function="make_node"
+    ),
 )
 IN_SHOP = Place("/srv/shop/sessions.py", 41, "remember")
 SHOP_NAMED = Sighting(30.0, "shop", "leak", "confirmed", IN_SHOP)
-NATIVE_NAMED = Sighting(35.0, "pricing", "native leak", "confirmed", Place())
 KEPT = Holding(40.0, "shop", "shop-1", ("shop/sessions.py module global _sessions", "Session"), "")
+IN_PRICING = Place("/srv/pricing/tiers.py", 9, "build")
+NATIVE_NAMED = Sighting(
+    35.0, "pricing", "native leak", "confirmed", IN_PRICING, "make_node in libtiers.so"
+)
 GOOD = Record(
     services=("shop", "pricing", "catalog"),
     sightings=(SHOP_NAMED, NATIVE_NAMED),
@@ -138,23 +143,40 @@ def test_what_the_leak_keeps_besides_is_neither_named_nor_false() -> None:
     assert problems(instead) == "shop: the leak was not named"
 
 
-def test_native_memory_may_be_named_by_its_python_line() -> None:
-    """A native leak that is named by the line that calls into C counts as named, too."""
-    by_line = Sighting(20.0, "pricing", "leak", "confirmed", Place("pricing/tiers.py", 9, "build"))
-    assert problems(replace(GOOD, sightings=(SHOP_NAMED, by_line))) == ""
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"taken_by": ""}, "pricing: falsely accused"),
+        ({"taken_by": "PyObject_Malloc in libpython3.11.so"}, "pricing: falsely accused"),
+        ({"place": replace(IN_PRICING, function="app")}, "pricing: falsely accused"),
+        ({"place": Place(), "taken_by": ""}, "pricing: the leak was not named"),
+    ],
+)
+def test_native_memory_is_named_by_both_its_functions(
+    change: dict[str, object], problem: str
+) -> None:
+    """The C function and the line that calls it must be there; native growth alone is just true."""
+    said = replace(NATIVE_NAMED, **change)  # type: ignore[arg-type]  # the table holds field values
+    found = problems(replace(GOOD, sightings=(SHOP_NAMED, said)))
+    assert problem in found
+    assert ("falsely" in found) == ("falsely" in problem)
 
 
-def test_an_autopsy_of_native_memory_is_not_held_to_the_line() -> None:
-    """The live table of a process with a native leak shows other lines: that is no problem."""
-    other = Autopsy("pricing", "pricing", 8, Place("flask/app.py", 1, "f"), 1, 2)
-    assert problems(replace(GOOD, autopsies=(*GOOD.autopsies, other))) == ""
+@pytest.mark.parametrize(("function", "is_right"), [("make_node", True), ("f", False)])
+def test_an_autopsy_of_native_memory_shows_the_c_function(function: str, is_right: bool) -> None:
+    """The live table of a process that lost native memory has the C function on top."""
+    other = Autopsy("pricing", "pricing", 8, Place("/srv/pricing/libtiers.so", 0, function), 1, 2)
+    found = problems(replace(GOOD, autopsies=(*GOOD.autopsies, other)))
+    assert (found == "") == is_right, found
 
 
 def test_a_service_that_took_no_part_is_not_missed() -> None:
     """Without Go the ledger does not run, and nobody is blamed for not naming its leak."""
     verdict = judge_incident(replace(GOOD, services=("shop", "catalog")), LEAKS, ["catalog"])
     assert [row.service for row in verdict.rows] == ["shop", "catalog"]
-    assert verdict.problems == ("pricing: falsely accused after 35 s (native leak, no line)",)
+    assert verdict.problems == (
+        "pricing: falsely accused after 35 s (native leak, pricing/tiers.py:9 build)",
+    )
 
 
 def test_the_repaired_code_must_be_quiet() -> None:
@@ -173,6 +195,9 @@ def test_the_truth_matches_the_code() -> None:
             name = function.rpartition(".")[2]
             source = (SERVICES / file).read_text()
             assert f"def {name}(" in source or f") {name}(" in source, function
+        if leak.c_function:
+            sources = (SERVICES / leak.service).glob("*.c")
+            assert any(f"*{leak.c_function}(" in source.read_text() for source in sources)
         for file, _ in leak.also:
             assert (SERVICES / file).is_file()
     assert not {leak.service for leak in SEEDED_LEAKS} & set(HEALTHY)

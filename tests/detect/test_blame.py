@@ -2,7 +2,7 @@
 
 import pytest
 
-from stanch.detect.blame import blamed, function_name, is_library, short_names
+from stanch.detect.blame import blamed, function_name, is_library, short_names, taken_by
 from stanch.store import Frame
 
 
@@ -49,6 +49,30 @@ HANDLER = Frame("handle", "/srv/app/handlers.py", 12)
 JSON = Frame("loads", "/usr/lib/python3.11/json/__init__.py", 346)
 FLASK = Frame("dispatch", "/venv/lib/python3.11/site-packages/flask/app.py", 902)
 THREAD = Frame("run", "/usr/lib/python3.11/threading.py", 982)
+
+
+STRDUP = Frame("strdup", "/lib/x86_64-linux-gnu/libc.so.6", 0)
+NEW = Frame("_Znwm", "/usr/lib/libstdc++.so.6.0.30", 0)
+PARSE = Frame("parse", "/srv/libclever.so.2", 0)
+MAIN = Frame("main", "/opt/app/server", 0)
+
+
+@pytest.mark.parametrize(
+    ("stack", "line", "function"),
+    [
+        ((STRDUP, PARSE, OWN), OWN, PARSE),
+        ((NEW, MAIN, JSON, HANDLER), HANDLER, MAIN),
+        ((NEW, PARSE, MAIN), PARSE, PARSE),
+        ((STRDUP,), STRDUP, STRDUP),
+        ((OWN, PARSE), OWN, None),
+    ],
+)
+def test_native_memory_has_a_line_and_a_function(
+    stack: tuple[Frame, ...], line: Frame, function: Frame | None
+) -> None:
+    """The line is the program's that called native code; the function is no C runtime's."""
+    assert blamed(stack) == line
+    assert taken_by(stack) == function
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stanch.detect import finding_to_dict
-from stanch.store import Counts, LifeSeries, Stack
+from stanch.store import Counts, Frame, LifeSeries, Stack
 from tests.detect.lives import LEAK, MIB, TIME, frame, leaking, life, verdict
 
 
@@ -159,6 +159,34 @@ def test_native_memory_that_grows_evenly_is_a_native_leak() -> None:
     assert finding.stage == "confirmed"
     assert (finding.file, finding.line, finding.function) == ("", 0, "")
     assert "Memory the heap does not explain has grown" in finding.evidence[0]
+
+
+NATIVE = (
+    Frame("_Znwm", "/usr/lib/libstdc++.so.6", 0),
+    Frame("parse", "/srv/libxml2.so.2", 0),
+    Frame("_ctypes_callproc", "/usr/lib/python3.11/lib-dynload/_ctypes.so", 0),
+)
+
+
+def test_native_memory_with_samples_has_its_line_and_its_function() -> None:
+    """What a library took is a native leak at the line that called it, taken by its function."""
+    stack = (*NATIVE, *LEAK)
+    births = {stack: np.full(10, 5 * MIB)}
+    watched = life(TIME, 50 * MIB + MIB * TIME, {stack: MIB * TIME}, births=births, limit=150 * MIB)
+    (finding,) = verdict(watched).findings
+    assert (finding.kind, finding.stage) == ("native leak", "confirmed")
+    assert (finding.file, finding.line, finding.function) == ("app/remember.py", 10, "remember")
+    assert finding.taken_by == "parse in libxml2.so.2"
+    assert finding.stack[1] == "srv/libxml2.so.2 parse"
+    assert finding.evidence[0].startswith("The native memory that parse in libxml2.so.2 took for")
+
+
+@pytest.mark.parametrize(("native_part", "kind"), [(0.3, "leak"), (0.7, "native leak")])
+def test_the_larger_part_says_whether_a_leak_is_native(native_part: float, kind: str) -> None:
+    """A line that keeps both objects and native memory is one finding, of the heavier kind."""
+    (finding,) = verdict(two_places((*NATIVE, *LEAK), native_part, LEAK)).findings
+    assert finding.kind == kind
+    assert bool(finding.taken_by) == (kind == "native leak")
 
 
 def test_what_allocators_add_to_a_growing_heap_is_not_native() -> None:

@@ -15,6 +15,8 @@ _SUMMARY_EVERY_S = 60.0
 def finding_title(finding: Finding) -> str:
     """What, how sure and where, such as "leak (confirmed) in shop: sessions.py:46 remember"."""
     place = f"{finding.file}:{finding.line} {finding.function}" if finding.file else ""
+    if finding.taken_by:
+        place += f", {finding.taken_by}"
     what = f"{finding.kind} ({finding.stage})" if finding.kind in LEAKS else finding.kind
     return f"{what} in {finding.service}" + (f": {place}" if place else "")
 

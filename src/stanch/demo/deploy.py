@@ -135,8 +135,10 @@ def _command(deployment: Deployment, service: Service, node: str, life: int) -> 
     python = sys.executable
     tables = str(deployment.tables(node, life))
     stanch = [python, "-m", "stanch.cli.main", "run", "--service", service.name]
-    stanch += ["--listen", profiles, "--table", tables, "--"]
-    return [*stanch, python, "-m", *_server(service, address)]
+    stanch += ["--listen", profiles, "--table", tables]
+    if service.is_native:
+        stanch.append("--native")
+    return [*stanch, "--", python, "-m", *_server(service, address)]
 
 
 def _server(service: Service, address: str) -> list[str]:

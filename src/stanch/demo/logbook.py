@@ -121,7 +121,9 @@ class Logbook:
         if key in self._sightings:
             return False
         place = Place(finding.file, finding.line, finding.function)
-        self._sightings[key] = Sighting(at_s, finding.service, finding.kind, finding.stage, place)
+        self._sightings[key] = Sighting(
+            at_s, finding.service, finding.kind, finding.stage, place, finding.taken_by
+        )
         return True
 
     def _note_forecast(self, at_s: float, finding: Finding) -> None:

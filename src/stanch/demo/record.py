@@ -19,18 +19,23 @@ class Place:
     def __str__(self) -> str:
         if not self.file:
             return self.function or "no line"
-        return f"{short_path(self.file)}:{self.line} {self.function}"
+        line = f":{self.line}" if self.line else ""  # native code has none
+        return f"{short_path(self.file)}{line} {self.function}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Something that Stanch said for the first time: of which service, what, how sure, where."""
+    """Something that Stanch said for the first time: of which service, what, how sure, where.
+
+    taken_by: the native function that took the memory, and its library; empty for other memory.
+    """
 
     at_s: float
     service: str
     kind: str
     stage: str
     place: Place
+    taken_by: str = ""
 
     @property
     def accuses(self) -> bool:

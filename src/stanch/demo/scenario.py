@@ -57,6 +57,7 @@ class Service:
     `server` is how it is run: "gunicorn", "uvicorn" or "go". The requests of one minute ask the
     path and body that `request` makes for a number of units (lines of an order, paragraphs of a
     message, ...); the service keeps, or handles, about `unit_bytes` of memory for each unit.
+    `is_native` tells that it works with a C library, so its native memory is sampled too.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Service:
     unit_bytes: int
     request: Callable[[int], tuple[str, str, str]]
     numbers: int
+    is_native: bool = False
 
     def node_names(self) -> tuple[str, ...]:
         """Return the names of the nodes: the service's own when there is but one."""
@@ -102,7 +104,7 @@ SERVICES = (
     Service("shop", "gunicorn", 6, 7200, 475, _order, 5000),
     Service("catalog", "gunicorn", 1, 1000, 0, _product, 2500),
     Service("notify", "uvicorn", 1, 600, 590, _message, 5000),
-    Service("pricing", "gunicorn", 1, 600, 112, _quote, 900),
+    Service("pricing", "gunicorn", 1, 600, 112, _quote, 900, is_native=True),
     Service("ledger", "go", 1, 600, 85, _posting, 1_000_000_000),
 )
 

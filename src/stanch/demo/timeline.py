@@ -92,8 +92,8 @@ class Timeline:
         self._event(
             at_s,
             "autopsy",
-            f"{found.node} (pid {found.pid}) died with {size_text(found.live_bytes)} of Python "
-            f"objects alive, {size_text(found.place_bytes)} from {found.place}",
+            f"{found.node} (pid {found.pid}) died with {size_text(found.live_bytes)} of live "
+            f"heap, {size_text(found.place_bytes)} from {found.place}",
         )
 
     def _event(self, at_s: float, label: str, text: str) -> None:
@@ -109,7 +109,9 @@ class Timeline:
 def said(finding: Finding) -> str:
     """Return a finding in one line: what, where, how fast, and when it kills."""
     place = Place(finding.file, finding.line, finding.function)
-    where = "in native memory" if finding.kind == "native leak" else f"at {place}"
+    where = f"at {place}" if finding.file else "in native memory"
+    if finding.taken_by:
+        where += f", native memory of {finding.taken_by}"
     sure = f"{finding.stage}, confidence {finding.confidence:.2f}"
     parts = [
         f"{finding.service}: {finding.kind} {where} ({sure})",

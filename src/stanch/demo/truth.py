@@ -14,10 +14,10 @@ class SeededLeak:
     A finding names it when its file ends with `file` and its function is one of `functions`:
     those that allocate most of what is kept, and those on the way to where it is kept. `also` are
     the (file, function) pairs that allocate the rest of what the leak keeps, such as the request's
-    own strings: to point there is true, but does not name the leak. A `native` leak is memory that
-    the interpreter never sees, so it has no Python line: there, saying that native memory grows is
-    enough. `holders` are the names under which the memory is kept; the path to its root must show
-    one of them.
+    own strings: to point there is true, but does not name the leak. Where a C library takes the
+    memory from malloc, its `c_function` must be named together with the Python line that calls it;
+    to say that native memory grows is true, but not enough. `holders` are the names under which the
+    memory is kept; the path to its root must show one of them.
     """
 
     service: str
@@ -25,7 +25,7 @@ class SeededLeak:
     file: str
     functions: tuple[str, ...]
     also: tuple[tuple[str, str], ...] = ()
-    native: bool = False
+    c_function: str = ""
     holders: tuple[str, ...] = ()
 
 
@@ -51,7 +51,7 @@ SEEDED_LEAKS = (
         what="C tiers are not closed on the early return, free_node never runs",
         file="pricing/tiers.py",
         functions=("TierList.__init__",),
-        native=True,
+        c_function="tiers_build",
     ),
     SeededLeak(
         service="ledger",

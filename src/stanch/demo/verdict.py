@@ -78,8 +78,8 @@ def names(leak: SeededLeak, sighting: Sighting) -> bool:
     """Whether a sighting says, beyond doubt, what was really seeded."""
     if sighting.service != leak.service or not sighting.accuses:
         return False
-    if leak.native and sighting.kind == "native leak":
-        return True
+    if leak.c_function and sighting.taken_by.partition(" in ")[0] != leak.c_function:
+        return False
     return _is_at(leak, sighting.place)
 
 
@@ -89,7 +89,10 @@ def explains(leak: SeededLeak, sighting: Sighting) -> bool:
     kept_with_it = any(
         place.file.endswith(file) and place.function == function for file, function in leak.also
     )
-    return names(leak, sighting) or (sighting.service == leak.service and kept_with_it)
+    if sighting.service != leak.service:
+        return False
+    only_native = sighting.kind == "native leak" and not place.file
+    return names(leak, sighting) or kept_with_it or (bool(leak.c_function) and only_native)
 
 
 def _is_at(leak: SeededLeak, place: Place) -> bool:
@@ -102,7 +105,7 @@ def _leak_row(leak: SeededLeak, record: Record) -> Row:
     if not named:
         return Row(leak.service, leak.what, "-", None, life, None, False, "the leak was not named")
     first = min(named, key=lambda one: one.at_s)
-    what = f"{first.kind}, {first.place}"
+    what = f"{first.kind}, {first.place}" + (f", {first.taken_by}" if first.taken_by else "")
     if life is None:
         why = "no node died or grew, so nobody knows how long one lives"
         return Row(leak.service, leak.what, what, first.at_s, None, None, False, why)
@@ -164,13 +167,17 @@ def _wrong_holders(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
 
 
 def _wrong_autopsies(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
-    """The dead of a service whose leak is in its Python heap must show the line in their table."""
-    in_heap = {leak.service: leak for leak in leaks if not leak.native}
-    relevant = [one for one in record.autopsies if one.service in in_heap]
+    """The dead of a Python service must show the line, or the C function, in their table."""
+    in_table = {leak.service: leak for leak in leaks}
+    relevant = [one for one in record.autopsies if one.service in in_table]
     if not relevant:
         return ["no autopsy of a killed Python process was to be had"]
     return [
         f"the autopsy of {one.node} shows {one.place} on top, not the leak"
         for one in relevant
-        if not _is_at(in_heap[one.service], one.place)
+        if not _is_on_top(in_table[one.service], one.place)
     ]
+
+
+def _is_on_top(leak: SeededLeak, place: Place) -> bool:
+    return place.function == leak.c_function if leak.c_function else _is_at(leak, place)

@@ -3,6 +3,9 @@
 Library code is the standard library, installed packages, frozen and generated code, the agent
 itself; for Go the standard library, the module cache and vendored packages. When a stack has no
 frame of its own at all, the innermost one outside the standard library is taken, else the leaf.
+
+Native frames, which the stacks of native memory begin with, are never blamed where there is a line
+that called them; `taken_by` names the one that took the memory.
 """
 
 import re
@@ -17,6 +20,7 @@ _INSTALLED = re.compile(r"(^|/)(site|dist)-packages/")
 _ENTRY_SCRIPT = re.compile(r"(^|/)bin/[^/.]+$")
 _AGENT = re.compile(r"(^|/)stanch/(agent|sampler|profile)/")
 _COMPREHENSION = re.compile(r"(\.<locals>\.<(listcomp|dictcomp|setcomp|genexpr)>)+$")
+_C_RUNTIME = re.compile(r"(^|/)(lib(c|m|dl|pthread|gcc_s|stdc\+\+|c\+\+)|ld-linux[^/]*)[.-][^/]*$")
 _GO_FOREIGN = re.compile(r"/pkg/mod/|(^|/)vendor/|(^|/)[^/@]+@v\d")
 _GO_STDLIB = frozenset(
     """archive arena bufio bytes cmp compress container context crypto database debug embed
@@ -29,10 +33,26 @@ _GO_STDLIB = frozenset(
 @lru_cache(maxsize=65_536)
 def blamed(stack: Stack) -> Frame:
     """The frame to name for a stack, which is leaf first and not empty."""
-    return next(
-        (frame for frame in stack if not is_library(frame)),
-        next((frame for frame in stack if not _is_stdlib(frame)), stack[0]),
-    )
+    own = next((frame for frame in stack if not is_library(frame)), None)
+    foreign = next((frame for frame in stack if not _is_stdlib(frame)), None)
+    return own or foreign or taken_by(stack) or stack[0]
+
+
+def is_native(frame: Frame) -> bool:
+    """Whether a frame is machine code that no line of the program's own language stands for."""
+    return frame.line == 0 and bool(frame.file) and not _is_go(frame)
+
+
+@lru_cache(maxsize=65_536)
+def taken_by(stack: Stack) -> Frame | None:
+    """The native function that took the memory of a stack: the innermost outside the C runtime.
+
+    None when the memory is the program's own language's.
+    """
+    if not stack or not is_native(stack[0]):
+        return None
+    native = [frame for frame in stack if is_native(frame)]
+    return next((frame for frame in native if not _C_RUNTIME.search(frame.file)), stack[0])
 
 
 def function_name(frame: Frame) -> str:
@@ -57,7 +77,9 @@ def _is_stdlib(frame: Frame) -> bool:
         package = frame.function.partition("(")[0].partition("[")[0]
         first, slash, _ = package.partition("/")
         return (first if slash else first.partition(".")[0]) in _GO_STDLIB
-    return not frame.file or frame.file.startswith("<") or bool(_PYTHON_STDLIB.search(frame.file))
+    if not frame.file or frame.file.startswith("<") or is_native(frame):
+        return True
+    return bool(_PYTHON_STDLIB.search(frame.file))
 
 
 def _is_go(frame: Frame) -> bool:

@@ -27,6 +27,7 @@ class Cause:
     the room below the limit, as it was at the onset, that this growth has taken; 0 when unknown.
     joint_share: likewise, together with what the same requests keep elsewhere.
     places: all functions that were joined into this one. repeats: an earlier life died of it.
+    taken_by: the native function that took most of it, when most of it is native memory.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Cause:
     joint_share: float = 0.0
     stage: Stage = "suspect"
     repeats: bool = False
+    taken_by: Frame | None = None
 
     @property
     def is_count(self) -> bool:

@@ -24,12 +24,14 @@ LEAKS: tuple[Kind, ...] = ("leak", "native leak", "task leak", "thread leak", "g
 class Finding:
     """One cause of growth in one service.
 
-    file: shortened, "" for native memory; line: 0 when unknown. stack: "file:line function",
-    leaf first. rate_bytes_per_second: of one instance, the median over them; rates: lowest,
-    median, highest. rate_count_per_second: of goroutines, threads or tasks, else None.
-    confidence: 0..1, how far the evidence goes beyond what was asked of it; not a calibrated
-    probability. seconds_to_death: soonest, likely and latest, of the instance that dies first.
-    first_seen_unix: wall clock, 0 until the watcher sets it.
+    file: shortened, "" for native memory without samples; line: 0 when unknown. stack: "file:line
+    function", for native code "library function", leaf first. taken_by: the native function that
+    took the memory and its library, such as "parse in libxml2.so.2", "" for other memory.
+    rate_bytes_per_second: of one instance, the median over them; rates: lowest, median, highest.
+    rate_count_per_second: of goroutines, threads or tasks, else None. confidence: 0..1, how far
+    the evidence goes beyond what was asked of it; not a calibrated probability. seconds_to_death:
+    soonest, likely and latest, of the instance that dies first. first_seen_unix: wall clock, 0
+    until the watcher sets it.
     """
 
     service: str
@@ -49,6 +51,7 @@ class Finding:
     first_to_die: str
     instances: tuple[str, ...]
     evidence: tuple[str, ...]
+    taken_by: str = ""
     first_seen_unix: float = 0.0
 
     @property

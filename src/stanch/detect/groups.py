@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stanch.detect.blame import blamed, function_name
+from stanch.detect.blame import blamed, function_name, taken_by
 from stanch.store import OTHER, Frame, Stack
 from stanch.store.series import Floats
 
@@ -52,6 +52,24 @@ def main_line(stacks: tuple[Stack, ...], rows: list[int], weight: Floats) -> tup
     best = max(by_frame, key=lambda frame: by_frame[frame])
     own = [row for row in rows if blamed(stacks[row]) == best]
     return best, stacks[own[int(np.argmax(weight[own]))]]
+
+
+def main_native(stacks: tuple[Stack, ...], rows: list[int], weight: Floats) -> Frame | None:
+    """The native function that took most of what `rows` weigh; None unless most of it is native.
+
+    weight: (all rows,), such as bytes of growth.
+    """
+    total = native = 0.0
+    by_function: dict[tuple[str, str], float] = {}
+    for row in rows:
+        total += float(weight[row])
+        if (frame := taken_by(stacks[row])) is not None:
+            native += float(weight[row])
+            function = (frame.function, frame.file)
+            by_function[function] = by_function.get(function, 0.0) + float(weight[row])
+    if native <= 0.5 * total:
+        return None
+    return Frame(*max(by_function, key=lambda function: by_function[function]), 0)
 
 
 def flow_beneath(

@@ -4,7 +4,7 @@ import numpy as np
 
 from stanch.detect.cause import Cause, shape_of
 from stanch.detect.finding import Kind
-from stanch.detect.groups import Group, Place, flow_beneath, group_by_place, main_line
+from stanch.detect.groups import Group, Place, flow_beneath, group_by_place, main_line, main_native
 from stanch.detect.growth import Growth, Requests, growth_by_birth, growth_by_level
 from stanch.detect.settings import Settings
 from stanch.detect.significance import noise_bound, weight_variance
@@ -95,10 +95,12 @@ def _growth_by_level(
 def _cause(
     life: LifeSeries, group: Group, growth: Growth, bound: float, settings: Settings
 ) -> Cause:
-    frame, stack = main_line(life.stacks, group.rows, _growth_by_row(life, growth))
+    by_row = _growth_by_row(life, growth)
+    frame, stack = main_line(life.stacks, group.rows, by_row)
     shape = shape_of(growth, settings)
+    native = main_native(life.stacks, group.rows, by_row)
     return Cause(
-        kind=_kind(growth, shape),
+        kind=_kind(growth, shape, is_native=native is not None),
         place=group.place,
         places=(group.place,),
         frame=frame,
@@ -106,13 +108,14 @@ def _cause(
         growth=growth,
         shape=shape,
         bound=bound,
+        taken_by=native,
     )
 
 
-def _kind(growth: Growth, shape: str) -> Kind:
+def _kind(growth: Growth, shape: str, *, is_native: bool) -> Kind:
     match shape:
         case "steady":
-            return "leak"
+            return "native leak" if is_native else "leak"
         case "ended":
             return "warm-up"
         case "young":
@@ -184,6 +187,7 @@ def _join(
                 growth=growth,
                 shape=whole.shape,
                 bound=bound,
+                taken_by=whole.taken_by,
             )
         )
     return joined

@@ -3,7 +3,7 @@
 from collections import Counter
 from statistics import median
 
-from stanch.detect.blame import short_names
+from stanch.detect.blame import is_native, short_names
 from stanch.detect.cause import Cause
 from stanch.detect.finding import (
     LEAKS,
@@ -16,7 +16,8 @@ from stanch.detect.finding import (
 from stanch.detect.groups import Place
 from stanch.detect.judge import Judgement, causes_of_death, judge
 from stanch.detect.settings import Settings
-from stanch.detect.wording import evidence_of
+from stanch.detect.wording import evidence_of, native_text
+from stanch.store import Frame
 from stanch.store.series import LifeSeries, ServiceSeries
 
 _MOST_INSTANCES = 64
@@ -112,10 +113,7 @@ def _finding(service: str, group: list[_Shown], names: dict[str, str], deaths: i
         file=names.get(cause.frame.file, cause.frame.file),
         line=cause.frame.line,
         function=cause.place.function,
-        stack=tuple(
-            f"{names.get(frame.file, frame.file)}:{frame.line} {frame.function}"
-            for frame in cause.stack
-        ),
+        stack=tuple(_frame_text(frame, names) for frame in cause.stack),
         rate_bytes_per_second=median(rates),
         rates=(rates[0], median(rates), rates[-1]),
         rate_bytes_per_request=None if cause.is_count else cause.growth.per_request,
@@ -126,6 +124,14 @@ def _finding(service: str, group: list[_Shown], names: dict[str, str], deaths: i
         first_to_die=soonest[1],
         instances=instances[:_MOST_INSTANCES],
         evidence=_evidence(judgement, cause, len(leaking), deaths),
+        taken_by=native_text(cause.taken_by) if cause.taken_by else "",
+    )
+
+
+def _frame_text(frame: Frame, names: dict[str, str]) -> str:
+    file = names.get(frame.file, frame.file)
+    return (
+        f"{file} {frame.function}" if is_native(frame) else f"{file}:{frame.line} {frame.function}"
     )
 
 

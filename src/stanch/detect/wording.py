@@ -1,9 +1,11 @@
 """Numbers in plain English: sizes, rates, times, and the evidence of a cause in sentences."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from stanch.detect.cause import NATIVE, Cause
 from stanch.detect.judge import Judgement
+from stanch.store import Frame
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -63,7 +65,17 @@ def _growth_sentence(cause: Cause) -> str:
         )
     if cause.is_count:
         return f"{level} {cause.counted}s stand in {place}, {amount} more {since}, {pace}."
+    if cause.taken_by is not None:
+        return (
+            f"The native memory that {native_text(cause.taken_by)} took for {place} has grown by"
+            f" {amount} {since}, {pace}; it holds {level}."
+        )
     return f"What {place} allocated has grown by {amount} {since}, {pace}; it holds {level}."
+
+
+def native_text(frame: Frame) -> str:
+    """A native function and its library, such as "parse in libxml2.so.2"."""
+    return f"{frame.function} in {PurePosixPath(frame.file).name}"
 
 
 def _pace_sentences(cause: Cause) -> list[str]:
