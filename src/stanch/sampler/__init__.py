@@ -39,8 +39,8 @@ from stanch.sampler.tablefile import DOMAIN_NATIVE, TableImage, read_table
 __all__ = [
     "BIRTH_BAND_S",
     "BIRTH_LABEL",
-    "LARGEST_INTERVAL_BYTES",
     "DOMAIN_NATIVE",
+    "LARGEST_INTERVAL_BYTES",
     "PRELOAD",
     "ROUTE_LABEL",
     "TABLE_SUFFIX",
