@@ -122,14 +122,14 @@ def _stacks(image: TableImage, wanted: Wanted) -> tuple[list[int], str]:
         numbers = [
             number
             for number, stack in enumerate(image.stacks)
-            if any(at == line and _ends(place.file, file) for place, at in stack.frames)
+            if any(at == line and _ends(place.file, file) for place, at in stack.python_frames)
         ]
     else:
         chosen = wanted.function or _keeper(image)
         numbers = [
             number
             for number, stack in enumerate(image.stacks)
-            if any(_names(place.name, chosen) for place, _ in stack.frames)
+            if any(_names(place.name, chosen) for place, _ in stack.python_frames)
         ]
     alive = {entry.stack for entry in image.entries}
     numbers = [number for number in numbers if number in alive]
@@ -162,7 +162,7 @@ def _keeper(image: TableImage) -> str:
 
 def _own_function(image: TableImage, stack: int) -> str | None:
     """Return the innermost function of the application, or of any code; None of the agent's own."""
-    names = image.stacks[stack].frames
+    names = image.stacks[stack].python_frames
     for place, _ in names:
         if place.file.startswith(_OURS):
             return None
@@ -174,7 +174,7 @@ def _own_function(image: TableImage, stack: int) -> str | None:
 def _files(image: TableImage, stacks: list[int]) -> tuple[str, ...]:
     files: dict[str, None] = {}
     for number in stacks:
-        for place, _ in image.stacks[number].frames:
+        for place, _ in image.stacks[number].python_frames:
             if len(files) < MAX_FILES and not place.file.startswith(("<", *_LIBRARIES)):
                 files[place.file] = None
     return tuple(files)

@@ -97,6 +97,11 @@ class TableStack:
     alloc_objects: float
     alloc_bytes: float
 
+    @property
+    def python_frames(self) -> tuple[tuple[TableFunction, int], ...]:
+        """The frames of Python functions, leaf first; those of native code are left out."""
+        return tuple(frame for frame in self.frames if not isinstance(frame, NativeFrame))
+
 
 @dataclass(frozen=True, slots=True)
 class TableLabel:
