@@ -38,7 +38,7 @@ bench:
 
 # Pins every package with its hashes, after a change of requirements/*.in.
 lock:
-	@set -e; env=$$($(PYTHON) tools/environments.py main); for name in test dev; do \
+	@set -e; env=$$($(PYTHON) tools/environments.py main); for name in test dev bench; do \
 		$$env/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 			--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 			requirements/$$name.in -o requirements/$$name.txt; \

@@ -2,6 +2,8 @@
 
     python3 tools/environments.py main   the environment of this interpreter; prints its directory
     python3 tools/environments.py all    one for each supported CPython found here; prints each
+    python3 tools/environments.py bench  one of this interpreter with the profilers that
+                                         benchmarks/peers compares; prints its directory
 
 Each has the pinned packages of requirements/ and the Stanch wheel, built with its C core; what is
 up to date is left alone. Standard library only. Exit code 1 with one sentence when something is
@@ -109,21 +111,21 @@ def up_to_date(stamp: Path, wanted: str) -> bool:
     return stamp.exists() and stamp.read_text() == wanted
 
 
-def make_environment(version: str, executable: str, requirements: Path) -> Path:
-    """Make or renew one environment and return its directory."""
-    environment = BUILD / f"env-{version}"
+def make_environment(name: str, executable: str, requirements: Path) -> Path:
+    """Make or renew the environment build/env-NAME and return its directory."""
+    environment = BUILD / f"env-{name}"
     python = environment / "bin" / "python"
     packages = digest(requirements)
     if not up_to_date(environment / ".packages", packages):
-        print(f"stanch: making the environment for Python {version}", file=sys.stderr)
+        print(f"stanch: making the environment {environment.name}", file=sys.stderr)
         shutil.rmtree(environment, ignore_errors=True)
         run(executable, "-m", "venv", environment)
         run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", requirements)
         (environment / ".packages").write_text(packages)
     package = digest(*(ROOT / name for name in PACKAGE_FILES)) + os.environ.get("STANCH_WERROR", "")
     if not up_to_date(environment / ".wheel", package):
-        print(f"stanch: building the wheel for Python {version}", file=sys.stderr)
-        wheels = BUILD / f"wheel-{version}"
+        print(f"stanch: building the wheel for {environment.name}", file=sys.stderr)
+        wheels = BUILD / f"wheel-{name}"
         shutil.rmtree(wheels, ignore_errors=True)
         shutil.rmtree(BUILD / "lib", ignore_errors=True)  # setuptools keeps deleted files there
         for leftover in BUILD.glob("lib.*"):
@@ -141,6 +143,10 @@ def main() -> int:
         check_tools()
         running = f"{sys.version_info.major}.{sys.version_info.minor}"
         found = interpreters()
+        if sys.argv[1:] == ["bench"]:
+            requirements = ROOT / "requirements/bench.txt"
+            print(make_environment(f"bench-{running}", found[running], requirements))
+            return 0
         versions = [running]
         if sys.argv[1:] == ["all"]:
             versions += [version for version in found if version != running]
