@@ -1,7 +1,7 @@
 # make demo    set up from nothing and run the incident
 # make test    set up from nothing and run the tests, on every supported CPython found here
 # make check   all that CI runs: lint, types, import rules, C warnings as errors, tests, demo
-# make bench   the figures of benchmarks/README.md
+# make bench   the figures of benchmarks/README.md; one of them: make bench ARGS=peers
 
 PYTHON ?= python3
 # The tests that depend on the interpreter run on each of them; the others once.
