@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,12 @@ KNOWN = """
 """
 
 
-@pytest.mark.parametrize("allocator", ["pymalloc", "malloc", "pymalloc_debug"])
+ALLOCATORS = ["pymalloc", "malloc", "pymalloc_debug"]
+if sysconfig.get_config_var("WITH_MIMALLOC"):
+    ALLOCATORS.append("mimalloc")  # 3.13 and later
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_sites_are_named_with_their_line_and_bytes(run_python: RunPython, allocator: str) -> None:
     """Each site's live and allocated bytes come out within five deviations, at its own line."""
     answer = run_python(KNOWN, PYTHONMALLOC=allocator)

@@ -1,18 +1,23 @@
 """The asyncio tasks of all event loops of this process, seen from any thread.
 
 Gives tasks and the stacks they wait in. asyncio is looked at only when the host has imported it.
-`asyncio.all_tasks` belongs to one loop and thread, so the registries behind it are read instead:
-copying a set is one step under the GIL, which no other thread can disturb.
+Until 3.13 `asyncio.all_tasks` belongs to the thread of its loop, so the registries behind it are
+read instead: copying a set is one step under the GIL, which no other thread can disturb. From 3.14
+on the registry is C's own and `all_tasks(loop)` may be asked from any thread; what is left is to
+find the loops, and those that run stand in the frames of their threads.
 """
 
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from stanch.agent.stacks import MAX_DEPTH, Place, Stack
 
 MAX_TASKS = 100_000
+MAX_FRAMES = 10_000  # of one thread, on the way out to the loop that it runs
+_ASKS_LOOPS = sys.hexversion >= 0x030E0000
 
 # Of a coroutine, a generator and an asynchronous generator: running, frame, what it waits for.
 _KINDS = (
@@ -48,7 +53,35 @@ def _registered(module: Any) -> list[Any]:
     references: Iterable[Any] = list(getattr(weak, "data", ()))
     tasks = [task for reference in references if (task := reference()) is not None]
     tasks += list(getattr(module, "_eager_tasks", ()))
+    if _ASKS_LOOPS:
+        # asyncio's own tasks, and once more those of other kinds that were found above.
+        for loop in _running_loops():
+            tasks += module.all_tasks(loop)
+        tasks = list({id(task): task for task in tasks}.values())
     return tasks
+
+
+def _running_loops() -> list[Any]:
+    """Return the loops that threads run: by run_forever, or within asyncio.run as uvloop's is."""
+    base_events = sys.modules.get("asyncio.base_events")
+    runners = sys.modules.get("asyncio.runners")
+    if base_events is None or runners is None:
+        return []
+    run_forever = base_events.BaseEventLoop.run_forever.__code__
+    run = runners.Runner.run.__code__
+    loops: dict[int, Any] = {}
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
+        for _ in range(MAX_FRAMES):
+            if frame is None:
+                break
+            if frame.f_code is run_forever or frame.f_code is run:
+                owner = frame.f_locals.get("self")
+                loop = owner if frame.f_code is run_forever else getattr(owner, "_loop", None)
+                if loop is not None:
+                    loops[id(loop)] = loop
+            frame = frame.f_back
+    return list(loops.values())
 
 
 def task_stack(task: Any) -> Stack:

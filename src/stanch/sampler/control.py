@@ -109,6 +109,8 @@ def default_interval(limit_bytes: int | None) -> int:
 
 def _check_interpreter() -> None:
     found = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
+    if sys.implementation.name != "cpython":
+        raise SamplerError(f"this is {found}; Stanch samples CPython 3.11 to 3.15")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         raise SamplerError(
             f"this is a free-threaded build of {found}, which Stanch does not support yet; "
@@ -117,7 +119,7 @@ def _check_interpreter() -> None:
     if _core is None:
         raise SamplerError(
             f"Stanch's C core is not built for {found}: {_core_error}; "
-            "install the stanch wheel with this interpreter's own pip (CPython 3.11 to 3.13, Linux)"
+            "install the stanch wheel with this interpreter's own pip (CPython 3.11 to 3.15, Linux)"
         )
 
 
@@ -162,7 +164,10 @@ def start(
         if labels:
             threadnames.install(_core)
         _core.label_samples(labels)
-        _core.start(interval, limit or 0, service.replace("\0", ""))
+        try:
+            _core.start(interval, limit or 0, service.replace("\0", ""))
+        except RuntimeError as error:
+            raise SamplerError(str(error)) from None
         _state.native_error = _core.start_native() if native else None
         _state.owner_pid = os.getpid()
         if not _state.at_exit:

@@ -26,7 +26,12 @@ def _start_agent():  # type: ignore[no-untyped-def]
     """Start the agent from the stanch of this interpreter, or else from the one that ran us."""
     found = "%s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
     if sys.version_info < (3, 11) or sys.implementation.name != "cpython":
-        _say("the agent stays off: this is %s; expected CPython 3.11 to 3.13" % found)
+        _say("the agent stays off: this is %s; expected CPython 3.11 to 3.15" % found)
+        return
+    if "t" in getattr(sys, "abiflags", ""):
+        _say(
+            "the agent stays off: this is a free-threaded build of %s; expected the default" % found
+        )
         return
     added = None
     try:

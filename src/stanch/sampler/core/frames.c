@@ -1,24 +1,16 @@
-/* Sees CPython's internals: the layout of frames of 3.11, 3.12 and 3.13.
+/* Sees CPython's internals: frames, through frame_layout.h.
  *
  * Locks: the caches here are protected by the table's lock.
  */
 #define PY_SSIZE_T_CLEAN
-#define Py_BUILD_CORE 1
+#define Py_BUILD_CORE 1 /* for frame_layout.h; before any header of CPython */
 #include <Python.h>
 
 #include "frames.h"
 
-#include "internal/pycore_frame.h"
-
+#include "frame_layout.h"
 #include "idmap.h"
 #include "table.h"
-
-#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030E0000
-#error "stanch: this version of CPython has frames that frames.c does not know (3.11 to 3.13)"
-#endif
-#ifdef Py_GIL_DISABLED
-#error "stanch: free-threaded CPython builds are not supported yet"
-#endif
 
 #define MAX_TEXT_BYTES 512 /* of a name or a path; the tail is kept, it tells more */
 
@@ -33,6 +25,8 @@ static uint32_t last_serial;
 #define FREED_BUCKETS 2048
 static uint32_t code_freed[FREED_BUCKETS];
 
+const char *frames_refusal(void) { return frame_layout_refusal(); }
+
 /* Serials go on counting, so a walk that is under way when the caches empty stays right. */
 void frames_forget_locked(void) {
     idmap_free(&code_serials);
@@ -43,32 +37,6 @@ void frames_forget_locked(void) {
 
 static uint32_t *freed_bucket(const PyObject *code) {
     return &code_freed[((uintptr_t)code * 0x9e3779b97f4a7c15ull) >> 53];
-}
-
-/* ---- frames of one version ---- */
-
-#if PY_VERSION_HEX >= 0x030D0000
-static _PyInterpreterFrame *innermost(PyThreadState *state) { return state->current_frame; }
-static PyCodeObject *code_of(_PyInterpreterFrame *frame) {
-    PyObject *executable = frame->f_executable;
-    return executable && PyCode_Check(executable) ? (PyCodeObject *)executable : NULL;
-}
-static _Py_CODEUNIT *instruction_of(_PyInterpreterFrame *frame) { return frame->instr_ptr; }
-#else
-static _PyInterpreterFrame *innermost(PyThreadState *state) {
-    return state->cframe ? state->cframe->current_frame : NULL;
-}
-static PyCodeObject *code_of(_PyInterpreterFrame *frame) { return frame->f_code; }
-static _Py_CODEUNIT *instruction_of(_PyInterpreterFrame *frame) { return frame->prev_instr; }
-#endif
-
-static bool is_shim(_PyInterpreterFrame *frame) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return frame->owner == FRAME_OWNED_BY_CSTACK;
-#else
-    (void)frame;
-    return false;
-#endif
 }
 
 PyThreadState *frames_thread_state_nopy(bool gil_held) {
@@ -151,7 +119,7 @@ static uint32_t frame_number(PyCodeObject *code, uint32_t serial, int instructio
     if (function == IDMAP_NONE) return IDMAP_NONE;
     int line = code->co_firstlineno;
     if (instruction >= 0) {
-        int found = PyCode_Addr2Line(code, instruction * (int)sizeof(_Py_CODEUNIT));
+        int found = PyCode_Addr2Line(code, instruction);
         if (found > 0) line = found;
     }
     number = table_frame_locked(function, line);
@@ -164,16 +132,21 @@ static uint32_t frame_number(PyCodeObject *code, uint32_t serial, int instructio
 
 typedef struct {
     PyCodeObject *code;
-    int instruction; /* in code units; -1 before the first */
+    int instruction; /* bytes into the code; -1 before the first */
 } walked_frame;
 
 static uint32_t stack_of_walk(const walked_frame *walk, uint32_t depth) {
     uint32_t numbers[FRAMES_MAX_DEPTH];
+    uint32_t count = 0;
     for (uint32_t i = 0; i < depth; i++) {
-        numbers[i] = frame_number(walk[i].code, serial_of(walk[i].code), walk[i].instruction);
-        if (numbers[i] == IDMAP_NONE) return STACK_OVERFLOW;
+        if (code_is_shim(walk[i].code)) continue;
+        uint32_t number =
+            frame_number(walk[i].code, serial_of(walk[i].code), walk[i].instruction);
+        if (number == IDMAP_NONE) return STACK_OVERFLOW;
+        numbers[count++] = number;
     }
-    uint32_t stack = table_stack_locked(numbers, depth);
+    if (!count) return STACK_NO_PYTHON;
+    uint32_t stack = table_stack_locked(numbers, count);
     return stack == IDMAP_NONE ? STACK_OVERFLOW : stack;
 }
 
@@ -182,14 +155,13 @@ uint32_t frames_stack_locked_nopy(PyThreadState *state) {
     walked_frame walk[FRAMES_MAX_DEPTH];
     uint32_t depth = 0;
     uint64_t hash = 0;
-    for (_PyInterpreterFrame *frame = innermost(state); frame && depth < FRAMES_MAX_DEPTH;
-         frame = frame->previous) {
-        PyCodeObject *code = is_shim(frame) ? NULL : code_of(frame);
+    for (const python_frame *frame = frame_innermost(state); frame && depth < FRAMES_MAX_DEPTH;
+         frame = frame_previous(frame)) {
+        PyCodeObject *code = frame_code(frame);
         if (!code) continue;
         walked_frame *step = &walk[depth++];
         step->code = code;
-        step->instruction = (int)(instruction_of(frame) - _PyCode_CODE(code));
-        if (step->instruction < 0) step->instruction = -1;
+        step->instruction = frame_instruction(frame, code);
         uint64_t place = (uintptr_t)code + (uintptr_t)(step->instruction + 1);
         place += *freed_bucket((PyObject *)code) * 0x9e3779b97f4a7c15ull;
         hash = idmap_mix(hash ^ place);

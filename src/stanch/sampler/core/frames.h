@@ -15,6 +15,9 @@
 
 #define FRAMES_MAX_DEPTH TABLE_MAX_DEPTH
 
+/* NULL when this interpreter's frames can be read, else the reason that they cannot; to be asked
+ * once, before the first walk. Needs the GIL and a Python caller. */
+const char *frames_refusal(void);
 /* The state of the calling thread; `gil_held` says whether it surely holds the GIL. */
 PyThreadState *frames_thread_state_nopy(bool gil_held);
 /* Always a valid stack number; STACK_NO_PYTHON without frames. table_lock() is held. */

@@ -31,7 +31,7 @@
 #include "sampling.h"
 #include "table.h"
 
-#define SMALL_BYTES 512 /* pymalloc's own bound, the same from 3.3 to 3.13 */
+#define SMALL_BYTES 512 /* pymalloc's own bound, the same from 3.3 to 3.15 */
 #define PAUSE_BYTES (1 << 20) /* a paused thread looks again after this many bytes */
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define COLD __attribute__((noinline, cold))

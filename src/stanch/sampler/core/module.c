@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "arenas.h"
+#include "frames.h"
 #include "gcwatch.h"
 #include "hooks.h"
 #include "labels.h"
@@ -22,6 +23,9 @@ static PyObject *start(PyObject *self, PyObject *args, PyObject *kwargs) {
                                      &service))
         return NULL;
     if (interval_bytes == 0) return PyErr_Format(PyExc_ValueError, "interval_bytes is 0");
+    const char *refusal = frames_refusal();
+    if (refusal)
+        return PyErr_Format(PyExc_RuntimeError, "this interpreter cannot be sampled: %s", refusal);
     table_options options = {interval_bytes, limit_bytes, PY_VERSION_HEX, service};
     int error = table_start(&options);
     if (error) {
