@@ -22,6 +22,7 @@ from stanch.agent.settings import (
     Settings,
     from_environment,
     from_keywords,
+    from_texts,
     read_token,
 )
 from stanch.agent.warn import warn
@@ -56,6 +57,21 @@ def start_from_environment() -> None:
         warn(f"the agent stays off: {error}")
     except Exception as error:
         warn(f"the agent stays off: {error!r}")
+
+
+def start_attached(texts: Mapping[str, str]) -> str | None:
+    """Start the agent as `stanch attach` asked, by texts of settings; return where it listens.
+
+    None without an endpoint. Raises SettingError for a wrong setting, SamplerError when the agent
+    runs already or this interpreter cannot be sampled.
+    """
+    settings = from_texts(texts, lambda setting: setting.option, listen=LISTEN_AUTO)
+    check(settings)
+    with _lock:
+        if _agent is not None:
+            where = f", listening at {_agent.listens_at}" if _agent.listens_at else ""
+            raise sampler.SamplerError(f"the agent runs already{where}")
+        return _start(settings, named_table=True).listens_at
 
 
 def stop() -> None:
@@ -115,16 +131,17 @@ def instance_name(settings: Settings) -> str:
     return settings.instance or f"{os.uname().nodename}:{os.getpid()}"
 
 
-def _start(settings: Settings, *, named_table: bool) -> None:
+def _start(settings: Settings, *, named_table: bool) -> "Agent":
     global _agent
     with _lock:
         if _agent is not None:
-            return
+            return _agent
         agent = Agent(settings, rundir.run_of(os.environ), named_table=named_table)
         agent.start()
         _agent = agent
         fork.guard(agent)
         atexit.register(stop)  # after the sampler's own, so that it runs before it
+        return agent
 
 
 class Agent:
@@ -139,6 +156,11 @@ class Agent:
         self._budget: Budget | None = None
         self._budget_thread: BudgetThread | None = None
         self._late: fork.LateStart | None = None
+
+    @property
+    def listens_at(self) -> str | None:
+        """Where the endpoint of this process is, as unix:PATH or HOST:PORT; None without one."""
+        return self._endpoint.address or None if self._endpoint is not None else None
 
     def start(self) -> None:
         """Start all parts. Raises SamplerError; what else fails is warned of."""

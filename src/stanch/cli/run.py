@@ -23,7 +23,7 @@ from stanch.sampler import PRELOAD, preload_problem
 BOOTSTRAP = Path(stanch.agent.__file__).parent / "bootstrap"
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-_PATH_SETTINGS = ("table", "token_file", "tls_cert", "tls_key")
+_PATH_SETTINGS = {"table", "token_file", "tls_cert", "tls_key"}
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,6 +37,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="Each option can also be set by its variable STANCH_NAME; the option wins. "
         "Python's -S, -I and -E keep the agent out, as they ignore PYTHONPATH or sitecustomize.",
     )
+    add_settings(parser)
+    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting."""
     for setting in SETTINGS:
         text = f"{setting.help} (default: {setting.default})".replace("%", "%%")
         if setting.is_flag:
@@ -51,8 +58,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             parser.add_argument(
                 setting.option, dest=setting.keyword, metavar=setting.metavar, help=text
             )
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run)
+
+
+def chosen_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the texts of the options by keyword, empty when absent."""
+    return {s.keyword: getattr(arguments, s.keyword) or "" for s in SETTINGS}
 
 
 def run(arguments: argparse.Namespace) -> NoReturn:
@@ -62,9 +72,8 @@ def run(arguments: argparse.Namespace) -> NoReturn:
         del command[0]
     if not command:
         raise CliError("no command; expected: stanch run [options] -- COMMAND, such as app.py", 2)
-    options = {s.keyword: getattr(arguments, s.keyword) or "" for s in SETTINGS}
     program = find_program(command[0], os.environ)
-    environ = environment(options, os.environ)
+    environ = environment(chosen_settings(arguments), os.environ)
     sys.stdout.flush()
     sys.stderr.flush()
     undo_start_of_python(environ)
@@ -89,8 +98,8 @@ def undo_start_of_python(environ: dict[str, str]) -> None:
         environ.pop("LC_CTYPE", None)
 
 
-def environment(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the command.
+def resolved_settings(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of the settings that are given, by keyword, good in any directory.
 
     options: texts by keyword, empty when absent; the variables in `environ` stand behind them.
     Raises CliError with exit code 2 for a setting that cannot be used.
@@ -105,17 +114,24 @@ def environment(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         check(settings)
     except SettingError as error:
         raise CliError(str(error), 2) from None
+    resolved = {keyword: text for keyword, text in given.items() if text}
+    for keyword in resolved.keys() & _PATH_SETTINGS:
+        resolved[keyword] = str(Path(resolved[keyword]).absolute())
+    if "listen" in resolved:
+        resolved["listen"] = settings.listen
+    if not settings.native:
+        resolved.pop("native", None)
+    return resolved
+
+
+def environment(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the command; see `resolved_settings`, which raises."""
+    resolved = resolved_settings(options, environ)
     changed = dict(environ)
     for setting in SETTINGS:
-        if given[setting.keyword]:
-            changed[setting.variable] = given[setting.keyword]
-    for setting in SETTINGS:
-        if setting.keyword in _PATH_SETTINGS and given[setting.keyword]:
-            # The command may change its directory.
-            changed[setting.variable] = str(Path(given[setting.keyword]).absolute())
-    if given["listen"]:
-        changed["STANCH_LISTEN"] = settings.listen
-    if settings.native:
+        if setting.keyword in resolved:
+            changed[setting.variable] = resolved[setting.keyword]
+    if "native" in resolved:
         changed["LD_PRELOAD"] = _preload(environ.get("LD_PRELOAD", ""))
     changed[rundir.FIRST_VARIABLE] = str(os.getpid())
     changed[rundir.RUN_VARIABLE] = str(rundir.base_directory(environ) / str(os.getpid()))
