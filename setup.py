@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -31,6 +32,11 @@ if sanitizers := os.environ.get("STANCH_SANITIZE"):
     flags += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
     link.append(f"-fsanitize={sanitizers}")
 
+# The retention search knows the objects of 3.11 to 3.13; a later CPython gets the rest.
+sources = sorted(str(path) for path in CORE.glob("*.c"))
+if sys.version_info >= (3, 14):
+    sources = [path for path in sources if not Path(path).name.startswith("retain")]
+
 extensions = []
 if platform.python_implementation() == "CPython" and platform.system() == "Linux":
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -41,7 +47,7 @@ if platform.python_implementation() == "CPython" and platform.system() == "Linux
     extensions.append(
         Extension(
             "stanch.sampler._core",
-            sources=sorted(str(path) for path in CORE.glob("*.c")),
+            sources=sources,
             depends=[*sorted(str(path) for path in CORE.glob("*.h")), str(PRELOAD / "preload.h")],
             extra_compile_args=flags,
             extra_link_args=link,

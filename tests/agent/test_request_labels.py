@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,10 @@ from stanch.agent import requestlabels
 from stanch.agent.metrics import RequestMeter
 from stanch.agent.middleware import StanchASGI, StanchWSGI
 from stanch.sampler import _core, label
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="routes are read from contexts of CPython 3.11 to 3.13"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -168,6 +168,11 @@ def search(
     """
     if _core is None or not _core.running():
         raise SamplerError("sampling does not run in this process; call stanch.start() first")
+    if not hasattr(_core, "retain"):
+        raise SearchError(
+            "the retention search knows the objects of CPython 3.11 to 3.13, and this is "
+            f"{sys.version_info.major}.{sys.version_info.minor}"
+        )
     own_bytes, usage_path, ceiling = _room(max(_OWN_BYTES, resident_bytes // 4))
     numpy = sys.modules.get("numpy")
     wanted = bytearray(max(stacks, default=-1) + 1)

@@ -168,6 +168,7 @@ static PyObject *live_figures(PyObject *self, PyObject *unused) {
                          (unsigned long long)arenas_bytes());
 }
 
+#if PY_VERSION_HEX < 0x030E0000
 static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"stacks",     "max_targets", "time_ns",       "memory_bytes",
                             "files",      "ndarray",     "values",        "in_process",
@@ -198,6 +199,7 @@ static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
                               .usage_ceiling = usage_ceiling};
     return retain_search(&options);
 }
+#endif
 
 static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
@@ -221,8 +223,10 @@ static PyMethodDef methods[] = {
     {"name_thread", labels_name_thread, METH_VARARGS, "Name a thread by its identity."},
     {"label_now", labels_now, METH_NOARGS, "(thread, route) of a sample taken now."},
     {"labels_known", labels_known, METH_NOARGS, "(threads, routes) known so far."},
+#if PY_VERSION_HEX < 0x030E0000
     {"retain", (PyCFunction)(void (*)(void))retain, METH_VARARGS | METH_KEYWORDS,
      "What keeps the live samples of these stacks alive, as bytes; see retention.py."},
+#endif
     {NULL, NULL, 0, NULL},
 };
 
