@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUPPORTED = ("3.11", "3.12", "3.13")
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PACKAGE_FILES = ("pyproject.toml", "setup.py", "README.md", "src")
