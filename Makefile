@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 # The tests that depend on the interpreter run on each of them; the others once.
-EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py
+EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py
 
 .PHONY: demo demo-fixed test check lint bench lock dev clean
 
