@@ -246,6 +246,23 @@ def test_start_and_stop_again_and_again(run_preloaded: RunPreloaded) -> None:
     )
 
 
+def test_interval_changes_for_native_samples_too(run_preloaded: RunPreloaded) -> None:
+    """With a longer interval fewer native samples are taken, and the estimates stay right."""
+    run_preloaded(
+        """
+        start(4096)
+        samples = []
+        for interval in (4096, 65536):
+            sampler.set_interval(interval)
+            before = sampler.stats().samples
+            blocks.keep_nodes(200_000)
+            samples.append(sampler.stats().samples - before)
+        assert samples[0] > 8 * samples[1] > 0, samples
+        near(sampler.stats().live_native_bytes, 400_000 * 112)
+        """
+    )
+
+
 def test_beside_tracemalloc(run_preloaded: RunPreloaded) -> None:
     """tracemalloc started below and above, and stopped at any time, leaves the counts right."""
     run_preloaded(

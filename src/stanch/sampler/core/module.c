@@ -73,6 +73,7 @@ static PyObject *set_interval(PyObject *self, PyObject *interval) {
     if (interval_bytes == 0 || interval_bytes > UINT32_MAX)
         return PyErr_Format(PyExc_ValueError, "the interval is %lu bytes", interval_bytes);
     hooks_set_interval((uint32_t)interval_bytes);
+    native_set_interval((uint32_t)interval_bytes);
     Py_RETURN_NONE;
 }
 
