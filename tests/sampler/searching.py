@@ -6,7 +6,7 @@ PREAMBLE = """
 import collections, functools, gc, os, sys, threading, time
 from stanch import sampler
 from stanch.sampler import retention
-from stanch.sampler.holders import merge_paths
+from stanch.sampler.holders import OF_C, merge_paths
 
 def look(function, **options):
     image = sampler.snapshot()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stanch.sampler.heap import sample_weight
-from stanch.sampler.retention import Edge, How, Limit, Node, Root, Search, Shape
+from stanch.sampler.retention import Domain, Edge, How, Limit, Node, Root, Search, Shape
 
 MAX_DEPTH = 100
 _REPEATS = 3
 NATIVE = "reference held only from C (native reference, or a missing decref)"
 NOWHERE = "not reachable from any Python object: native reference, or a missing decref"
+OF_C = "native memory of C code or of the interpreter itself, held by no Python object"
 UNFINISHED = "not found before the search had to stop"
 GARBAGE = "reference cycle waiting for the collector"
 UNCOLLECTABLE = "uncollectable cycle, in gc.garbage"
@@ -64,8 +65,7 @@ def merge_paths(search: Search, wanted: Callable[[str], bool] = lambda _: True) 
         if found.node is None or found.how == How.NOT_FOUND:
             if not wanted(""):
                 continue
-            complete = not search.limits & ~Limit.COLLECTING
-            path = [top, top.child(NOWHERE if complete else UNFINISHED, "")]
+            path = [top, top.child(_nowhere(search.limits, found.domain), "")]
         else:
             node = search.nodes[found.node]
             if not wanted(_short(node.type)):
@@ -81,6 +81,17 @@ def merge_paths(search: Search, wanted: Callable[[str], bool] = lambda _: True) 
             reference.bytes += weight * found.size_bytes
         path[-1].kept += 1
     return top
+
+
+def _nowhere(limits: Limit, domain: Domain) -> str:
+    """Return what is said of a sample that was not found.
+
+    A block of RAW or of malloc is no Python object: of it nobody forgot a decref. CPython takes
+    such blocks for itself too, its allocator's list of arenas for one.
+    """
+    if limits & ~Limit.COLLECTING:
+        return UNFINISHED
+    return OF_C if domain in (Domain.RAW, Domain.NATIVE) else NOWHERE
 
 
 def _places(nodes: Sequence[Node], top: Reference) -> list[list[Reference]]:
@@ -172,7 +183,7 @@ def _root_step(node: Node, kind: str) -> tuple[str, str] | None:
         case Root.THREAD:
             return "the state of a thread", kind
         case Root.INTERPRETER:
-            return "the interpreter itself (at exit, at fork)", kind
+            return "the interpreter itself (a cache of names, at exit, at fork)", kind
         case Root.NATIVE:
             return NATIVE, kind
         case Root.GARBAGE:

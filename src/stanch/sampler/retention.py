@@ -91,6 +91,15 @@ class How(IntEnum):
     BUFFER = 2
 
 
+class Domain(IntEnum):
+    """Which allocator a sampled block was asked of (core/table_format.h)."""
+
+    RAW = 0
+    MEM = 1
+    OBJ = 2
+    NATIVE = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One object on a path, and how the one before it holds it.
@@ -122,7 +131,7 @@ class Found:
     birth_ns: int
     stack: int
     interval_bytes: int
-    domain: int
+    domain: Domain
     how: How
     node: int | None
 
@@ -259,7 +268,15 @@ def decode(answer: bytes) -> Search:
         )
     )
     found = tuple(
-        Found(size, birth, stack, interval, domain, How(how), None if node == _NONE else node)
+        Found(
+            size,
+            birth,
+            stack,
+            interval,
+            Domain(domain),
+            How(how),
+            None if node == _NONE else node,
+        )
         for size, birth, stack, interval, domain, how, node, _ in (
             _FOUND.iter_unpack(answer[found_at:texts_at])
         )

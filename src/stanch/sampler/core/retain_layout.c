@@ -350,6 +350,19 @@ PyObject *layout_modules(PyInterpreterState *interpreter) {
 
 PyThreadState *layout_threads(PyInterpreterState *interpreter) { return interpreter->threads.head; }
 
+/* The names of attributes that were looked up last, and from 3.12 on the interned strings. */
+static void visit_caches(PyInterpreterState *interpreter, layout_visit visit, void *arg) {
+#if PY_VERSION_HEX >= 0x030C0000
+    const struct type_cache *cache = &interpreter->types.type_cache;
+    PyObject *interned = interpreter->cached_objects.interned_strings;
+    if (interned) visit(interned, arg);
+#else
+    const struct type_cache *cache = &interpreter->type_cache;
+#endif
+    for (size_t i = 0; i < sizeof cache->hashtable / sizeof *cache->hashtable; i++)
+        if (cache->hashtable[i].name) visit(cache->hashtable[i].name, arg);
+}
+
 void layout_visit_interpreter(PyInterpreterState *interpreter, layout_visit visit, void *arg) {
     PyObject *held[] = {layout_modules(interpreter),       interpreter->sysdict,
                         interpreter->builtins,             interpreter->dict,
@@ -364,6 +377,7 @@ void layout_visit_interpreter(PyInterpreterState *interpreter, layout_visit visi
         if (interpreter->atexit.callbacks[i]->kwargs)
             visit(interpreter->atexit.callbacks[i]->kwargs, arg);
     }
+    visit_caches(interpreter, visit, arg);
 }
 
 void layout_visit_thread(PyThreadState *state, layout_visit visit, void *arg) {
