@@ -129,6 +129,30 @@ def measured(name: str, stacks: list[int], arguments: argparse.Namespace, reside
     report(name, found, watch.bytes, resident, (whole_s, cpu_s, own_s))
 
 
+def fork_ms() -> float:
+    """Return how long a bare fork stops this process, in ms: what no snapshot can be below."""
+    began = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    took = (time.perf_counter() - began) * 1e3
+    os.waitpid(pid, 0)
+    return took
+
+
+def pauses(stacks: list[int], arguments: argparse.Namespace, resident: int) -> None:
+    """Compare the pause of a search with a fork of the same process, in turns."""
+    searches, forks = [], []
+    for _ in range(10):
+        searches.append(one_search(stacks, arguments, resident).pause_ns / 1e6)
+        forks.append(fork_ms())
+    print(
+        f"pause of a search: {min(searches):.1f} to {max(searches):.1f} ms, median "
+        f"{statistics.median(searches):.1f}; of a bare fork: {min(forks):.1f} to "
+        f"{max(forks):.1f}, median {statistics.median(forks):.1f} ms"
+    )
+
+
 def others(rows: dict[int, Row]) -> None:
     """Time what people use today, on one object."""
     target = rows[len(rows) // 2].tags
@@ -162,6 +186,7 @@ def main() -> None:
     stacks = list(range(len(image.stacks)))
     for _ in range(3):
         measured("idle host", stacks, arguments, resident)
+    pauses(stacks, arguments, resident)
     before = request_ms(rows, 3.0)
     during: list[float] = []
     for _ in range(5):

@@ -139,6 +139,18 @@ def test_tls_serves_and_plain_text_is_not_answered(certificate: tuple[Path, Path
         assert context is not None and context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
+def test_values_are_refused_where_other_machines_can_ask(certificate: tuple[Path, Path]) -> None:
+    """A listener on every interface never shows keys of containers, with the token neither."""
+    cert, key = certificate
+    client = ssl.create_default_context(cafile=str(cert))
+    options = EndpointOptions("0.0.0.0:0", token=TOKEN, tls_cert=cert, tls_key=key)
+    with serving(options) as endpoint:
+        address = f"127.0.0.1:{endpoint.address.rpartition(':')[2]}"
+        header = {"Authorization": f"Bearer {TOKEN}"}
+        reply = get(address, "/debug/stanch/retention?values=1", header, tls=client)
+    assert (reply.status, "local machine only" in reply.text) == (403, True), reply
+
+
 def test_a_unix_socket_speaks_plain_text(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     """Relatives share their settings and ask each other without TLS, though the listener has it."""
     cert, key = certificate

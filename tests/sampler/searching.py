@@ -11,7 +11,8 @@ from stanch.sampler.holders import OF_C, merge_paths
 def look(function, **options):
     image = sampler.snapshot()
     stacks = [n for n, stack in enumerate(image.stacks)
-              if any(place.name.endswith(function) for place, _ in stack.frames)]
+              if any(frame[0].name.endswith(function) for frame in stack.frames
+                     if isinstance(frame, tuple))]
     return retention.search(stacks, **options)
 
 def texts(found):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from stanch.sampler import PRELOAD, read_table, table_profile
 
 from .conftest import RunPython
 from .preloaded import SOURCES, RunPreloaded, build
+from .searching import PREAMBLE
 
 
 def test_list_of_structs_is_named_in_c_and_python(run_preloaded: RunPreloaded) -> None:
@@ -322,3 +324,33 @@ def test_table_of_a_killed_process_names_the_c_function(blocks: Path, tmp_path: 
     assert names[1] == "keep_nodes"
     assert "leak" in names
     assert not any("_Py" in name for name in names), "the interpreter's own frames are left out"
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="the retention search knows CPython 3.11 to 3.13"
+)
+def test_what_numpy_takes_is_followed_to_what_keeps_its_array(run_preloaded: RunPreloaded) -> None:
+    """An array's data is named at its Python line, and the search leads from it to the root."""
+    pytest.importorskip("numpy")
+    run_preloaded(
+        PREAMBLE
+        + textwrap.dedent("""
+        import numpy
+        start()
+        KEPT = []
+        def keep():
+            for n in range(200): KEPT.append(numpy.zeros(100_000))
+        keep()
+        near(live()["keep"], 200 * 800_000)
+        ways = texts(look("keep"))
+        way = "__main__ module global KEPT (list) -> numpy.ndarray -> its own storage"
+        assert ways[way] > 150, ways
+        nowhere = [each for each in ways if "not reachable" in each or each == OF_C]
+        assert not nowhere, ways
+        blocks.keep_nodes(20_000)
+        def raw():
+            blocks.keep_nodes(20_000)
+        raw()
+        expect(OF_C, "raw")
+        """)
+    )
