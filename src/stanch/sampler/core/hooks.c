@@ -51,9 +51,16 @@ static enum hooks_mode mode;
 static _Atomic bool sampling;
 static _Atomic uint32_t interval_bytes;
 
-/* Bytes to the next sample. A hook subtracts, and takes the slow path below zero. */
+/* All that a hook of MEM and OBJ needs, in one cache line: the bytes to the next sample, of which
+ * it subtracts, to take the slow path below zero; and where it passes a request on to. */
+typedef struct {
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*calloc)(void *ctx, size_t count, size_t size);
+    void *(*realloc)(void *ctx, void *old, size_t size);
+} passing;
 static struct __attribute__((aligned(64))) {
     int64_t counter;
+    passing mem, obj;
     gap now;
 } gil;
 THREAD_LOCAL int64_t raw_counter;
@@ -320,32 +327,32 @@ static COLD void *classic_realloc_slow(void *ctx, void *old, size_t size, enum d
     static void *name##_divert_malloc(void *ctx, size_t size) {                          \
         if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return divert_alloc_slow(ctx, 0, size, DOMAIN);                              \
-        return originals[DOMAIN].malloc(ctx, size);                                      \
+        return gil.name.malloc(ctx, size);                                               \
     }                                                                                    \
     static void *name##_divert_calloc(void *ctx, size_t count, size_t size) {            \
         if (UNLIKELY((gil.counter -= (int64_t)(count * size)) < 0 && count))             \
             return divert_alloc_slow(ctx, count, size, DOMAIN);                          \
-        return originals[DOMAIN].calloc(ctx, count, size);                               \
+        return gil.name.calloc(ctx, count, size);                                        \
     }                                                                                    \
     static void *name##_divert_realloc(void *ctx, void *old, size_t size) {              \
         if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return divert_realloc_slow(ctx, old, size, DOMAIN);                          \
-        return originals[DOMAIN].realloc(ctx, old, size);                                \
+        return gil.name.realloc(ctx, old, size);                                         \
     }                                                                                    \
     static void *name##_classic_malloc(void *ctx, size_t size) {                         \
         if (UNLIKELY((gil.counter -= (int64_t)size) < 0))                                \
             return classic_alloc_slow(ctx, 0, size, DOMAIN);                             \
-        return originals[DOMAIN].malloc(ctx, size);                                      \
+        return gil.name.malloc(ctx, size);                                               \
     }                                                                                    \
     static void *name##_classic_calloc(void *ctx, size_t count, size_t size) {           \
         if (UNLIKELY((gil.counter -= (int64_t)(count * size)) < 0 && count))             \
             return classic_alloc_slow(ctx, count, size, DOMAIN);                         \
-        return originals[DOMAIN].calloc(ctx, count, size);                               \
+        return gil.name.calloc(ctx, count, size);                                        \
     }                                                                                    \
     static void *name##_classic_realloc(void *ctx, void *old, size_t size) {             \
         if (UNLIKELY((gil.counter -= (int64_t)size) < 0 || filter_maybe(&table_filter, old))) \
             return classic_realloc_slow(ctx, old, size, DOMAIN);                         \
-        return originals[DOMAIN].realloc(ctx, old, size);                                \
+        return gil.name.realloc(ctx, old, size);                                         \
     }                                                                                    \
     static void name##_classic_free(void *ctx, void *address) {                          \
         if (UNLIKELY(filter_maybe(&table_filter, address))) forget(address, NULL);       \
@@ -378,6 +385,10 @@ static PyMemAllocatorEx hook_for(enum domain domain, enum hooks_mode wanted) {
 
 static void install(enum domain domain, enum hooks_mode wanted) {
     PyMem_GetAllocator(CPYTHON_DOMAIN[domain], &originals[domain]);
+    const PyMemAllocatorEx *original = &originals[domain];
+    if (domain != RAW)
+        *(domain == MEM ? &gil.mem : &gil.obj) =
+            (passing){original->malloc, original->calloc, original->realloc};
     PyMemAllocatorEx hook = hook_for(domain, wanted);
     PyMem_SetAllocator(CPYTHON_DOMAIN[domain], &hook);
 }
