@@ -1,4 +1,6 @@
-"""What all tests share: `--update`, which rewrites the expected texts of golden tests."""
+"""What all tests share: `--update`, which rewrites the expected texts of golden tests, and
+`--longer`, which lets fuzzers, stress and kill loops run on.
+"""
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,10 +13,23 @@ settings.load_profile("stanch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the options."""
     parser.addoption(
         "--update", action="store_true", help="rewrite the expected outputs of golden tests"
     )
+    parser.addoption(
+        "--longer",
+        type=int,
+        default=1,
+        metavar="TIMES",
+        help="let fuzzers, stress and kill loops run so many times as long",
+    )
+
+
+@pytest.fixture(scope="session")
+def longer(request: pytest.FixtureRequest) -> int:
+    """How many times as long as usual a search for rare failures runs."""
+    return int(request.config.getoption("--longer"))
 
 
 @pytest.fixture

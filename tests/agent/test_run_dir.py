@@ -19,11 +19,15 @@ def gone() -> int:
     return process.pid
 
 
-def table(path: Path, pid: int, age_s: int = 0, size: int = 4096) -> Path:
-    """Write what has the head of a table file of a process."""
+def table(path: Path, pid: int, age_s: int = 0, size: int = 4096, state: int = 1) -> Path:
+    """Write what has the head of a table file of a process, which lived for 1000 s."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<8sIIQ", b"STANCHT\n", 1, 4096, pid).ljust(size, b"\1"))
-    os.utime(path, (1_700_000_000 - age_s,) * 2)
+    start_ns = (1_700_000_000 - 1000 - age_s) * 10**9
+    head = struct.pack(
+        "<8sIIQQQI", b"STANCHT\n", 2, 4096, pid, start_ns, 1000 * 10**9, state
+    )  # fmt: skip
+    path.write_bytes(head.ljust(size, b"\1"))
+    os.utime(path, (1_700_000_000 + age_s,) * 2)  # of a mapped file it says nothing
     return path
 
 
@@ -94,7 +98,7 @@ def test_a_reused_pid_is_not_its_predecessor(tmp_path: Path) -> None:
     assert [entry.path for entry in rundir.dead_tables([left])] == [left]
     rundir.keep_predecessor(left)
     assert not left.exists()
-    assert [path.name for path in tmp_path.iterdir()] == [f"{os.getpid()}.1700000000.stanch"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{os.getpid()}.1700000000000.stanch"]
 
 
 def test_a_living_table_is_left_alone(tmp_path: Path) -> None:
@@ -119,12 +123,27 @@ def test_bounds_on_evidence(tmp_path: Path) -> None:
     dead = gone()
     for number in range(20):
         table(tmp_path / f"{number}.stanch", dead, age_s=number)
-    rundir.drop_oldest(rundir.dead_tables(rundir.tables_beside(tmp_path)))
+    rundir.tidy(rundir.tables_beside(tmp_path))
     kept = {int(path.stem) for path in tmp_path.iterdir()}
     assert kept == set(range(rundir.KEEP_TABLES))
     table(tmp_path / "0.stanch", dead, size=rundir.KEEP_BYTES + 4096)
-    rundir.drop_oldest(rundir.dead_tables(rundir.tables_beside(tmp_path)))
+    rundir.tidy(rundir.tables_beside(tmp_path))
     assert {int(path.stem) for path in tmp_path.iterdir()} == {0}
+
+
+def test_those_that_ended_themselves_are_no_evidence(tmp_path: Path) -> None:
+    """The table of one that ended by os._exit, or was killed while it made it, is tidied away."""
+    dead = gone()
+    killed = table(tmp_path / "1.stanch", dead, age_s=5)
+    table(tmp_path / "2.stanch", dead, state=2)
+    (tmp_path / f"shop.{dead}.stanch").write_bytes(b"")
+    (tmp_path / f"{dead}.stanch").write_bytes(bytes(5000))
+    half = tmp_path / f"{os.getpid()}.stanch"
+    half.write_bytes(bytes(5000))
+    tables = rundir.tables_beside(tmp_path)
+    assert [entry.path for entry in rundir.dead_tables(tables)] == [killed]
+    assert [entry.path for entry in rundir.tidy(tables)] == [killed]
+    assert sorted(tmp_path.iterdir()) == sorted([killed, half])
 
 
 def test_runs_are_tidied(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stanch import sampler
-from stanch.agent.fork import THREAD_PREFIX
+from stanch.agent import daemons
 
 LOOK_S = 5.0
 LEAST_CPU_NS = 100_000_000
@@ -137,12 +137,16 @@ class BudgetThread:
         return self._cpu_ns
 
     def start(self) -> None:
-        """Start looking; the first time after one period."""
+        """Start looking; the first time after one period.
+
+        Does nothing when this process can have no more threads; the start after a fork tries again.
+        """
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._stop,), name=f"{THREAD_PREFIX}budget", daemon=True
-        )
-        self._thread.start()
+        self._thread = daemons.daemon("budget", self._run, self._stop)
+        try:
+            daemons.start(self._thread)
+        except RuntimeError:
+            self._thread = None
 
     def pause(self) -> None:
         """Stop before a fork, or for good."""

@@ -8,12 +8,12 @@ port, a table file) is one line on stderr, and the rest goes on.
 import atexit
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch import sampler
-from stanch.agent import exits, fork, rundir
+from stanch.agent import exits, fork, greenlets, rundir
 from stanch.agent.budget import Budget, BudgetState, BudgetThread, spent_so_far
 from stanch.agent.settings import (
     LISTEN_AUTO,
@@ -144,6 +144,14 @@ def _start(settings: Settings, *, named_table: bool) -> "Agent":
         return agent
 
 
+def _attempt(what: str, part: Callable[[], None]) -> None:
+    """Start an optional part; whatever the host has run out of is one line on stderr."""
+    try:
+        part()
+    except Exception as error:
+        warn(f"no {what}: {error!r}")
+
+
 class Agent:
     """The agent of one process. Not thread-safe: `_lock` and the fork handlers serialize it."""
 
@@ -168,7 +176,7 @@ class Agent:
         table = self._table_path() if usable else None
         if table is not None:
             rundir.keep_predecessor(table)
-        if self.run.is_first and usable:
+        if usable:
             self._look_back()
         sampler.start(
             interval_bytes=self.settings.interval,
@@ -178,18 +186,23 @@ class Agent:
             native=self.settings.native,
         )
         self._warn_of_sampler()
-        self._start_budget()
-        self._start_endpoint(usable)
-        self._start_push()
-        if self.settings.requests:
-            from stanch.agent import instrument
-
-            instrument.install(meter())
-        self._start_labels()
-        exits.install(stop)
+        sampler.watch_exit(True)
+        _attempt("care for gevent", lambda: greenlets.install(self.withdraw))
+        self._start_threads(usable)
+        _attempt("counting of requests", self._count_requests)
+        _attempt("labels", self._start_labels)
+        _attempt("clean end of children", lambda: exits.install(stop))
 
     def stop(self) -> None:
         """Stop all parts in the order that leaves nothing behind."""
+        self.withdraw()
+        self._stop_labels()
+        sampler.watch_exit(False)
+        sampler.stop()
+        rundir.leave(self.run)
+
+    def withdraw(self) -> None:
+        """End all threads for good; sampling goes on."""
         if self._late is not None:
             self._late.cancel()
         if self._budget_thread is not None:
@@ -198,9 +211,7 @@ class Agent:
             self._pusher.close()
         if self._endpoint is not None:
             self._endpoint.close()
-        self._stop_labels()
-        sampler.stop()
-        rundir.leave(self.run)
+        self._late = self._budget_thread = self._pusher = self._endpoint = None
 
     def before_fork(self) -> None:
         """See fork.Forkable."""
@@ -234,7 +245,8 @@ class Agent:
         self._endpoint = self._pusher = self._budget = self._budget_thread = None
         if _meter is not None:
             _meter.reset()
-        self._start_late()
+        if not greenlets.patched():
+            self._start_late()
 
     def _start_late(self) -> None:
         self._late = fork.LateStart(self._become_own_process)
@@ -246,10 +258,17 @@ class Agent:
         table = self._table_path() if usable else None
         if table is not None:
             rundir.keep_predecessor(table)
+        if usable:
+            self._look_back()
         sampler.after_fork_in_child(table)
-        self._start_budget()
-        self._start_endpoint(usable)
-        self._start_push()
+        self._start_threads(usable)
+
+    def _start_threads(self, usable: bool) -> None:
+        if greenlets.patched():
+            return
+        _attempt("budget", self._start_budget)
+        _attempt("endpoint", lambda: self._start_endpoint(usable))
+        _attempt("push", self._start_push)
 
     def _needs_directory(self) -> bool:
         return self._named_table or self.settings.listen != LISTEN_OFF
@@ -276,14 +295,16 @@ class Agent:
         return rundir.table_path(self.run, self.settings.table, named=self._named_table)
 
     def _look_back(self) -> None:
-        """Tidy up after the dead, and tell of the newest where the user named a place."""
+        """Tidy up after the dead; the first process tells of the newest in a place of the user's.
+
+        Each process does, since one that lives for months may see many workers die.
+        """
         table = self.settings.table
         if table is not None:
-            dead = rundir.dead_tables(rundir.tables_beside(table))
-            if dead:
+            dead = rundir.tidy(rundir.tables_beside(table))
+            if dead and self.run.is_first:
                 newest = dead[0]
                 warn(f"a predecessor (pid {newest.pid}) left a table: stanch autopsy {newest.path}")
-            rundir.drop_oldest(dead)
         if self._needs_directory():
             rundir.clean_runs(self.run.directory.parent)
 
@@ -331,6 +352,12 @@ class Agent:
             warn(f"no endpoint: {error}")
         else:
             self._endpoint = endpoint
+
+    def _count_requests(self) -> None:
+        if self.settings.requests:
+            from stanch.agent import instrument
+
+            instrument.install(meter())
 
     def _start_labels(self) -> None:
         from stanch.agent import requestlabels, routers

@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stanch.agent.daemons import THREAD_PREFIX
 from stanch.agent.stacks import Locations, Stack, frame_stack
-from stanch.agent.threads import OWN_THREADS
 from stanch.profile import Profile, Sample, ValueType
 
 PERIOD_NS = 10_000_000
@@ -144,5 +144,5 @@ def _known_threads() -> list[_KnownThread]:
         # In a forked child CPython 3.11 leaves the parent's id on the main thread.
         native_id = os.getpid() if thread is main else thread.native_id
         if native_id is not None:
-            known.append(_KnownThread(ident, native_id, thread.name.startswith(OWN_THREADS)))
+            known.append(_KnownThread(ident, native_id, thread.name.startswith(THREAD_PREFIX)))
     return known

@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import select
-import signal
 import socket
 import struct
 import threading
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stanch.agent import exposition
+from stanch.agent import daemons, exposition
 from stanch.agent.budget import BudgetState
 from stanch.agent.exchange import (
     REQUEST_S,
@@ -67,9 +66,6 @@ MAX_CONNECTIONS = 8
 PAUSE_S = 0.1
 _NO_DESCRIPTORS_S = 0.1
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_KEPT_SIGNALS = {
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP,
-}  # fmt: skip
 
 _MAYBE_UNREAD = (400, 405, 408, 431)
 """Refusals of requests of which more may be under way."""
@@ -130,7 +126,11 @@ class Endpoint:
         self._closing = False
         self._listen(asked)
         self._guard = Guard(self._options, self._address or asked)
-        self.resume()
+        try:
+            self.resume()
+        except RuntimeError as error:
+            self.close()
+            raise EndpointError(f"this process can have no more threads: {error}") from None
 
     def pause(self) -> None:
         """Stop accepting and wait, at most PAUSE_S in all, for the threads to end.
@@ -155,8 +155,12 @@ class Endpoint:
         if self._listening is None or self._acceptor is not None:
             return
         self._listening.settle()
-        self._acceptor = _daemon("stanch-endpoint", self._accept)
-        _start(self._acceptor)
+        self._acceptor = daemons.daemon("endpoint", self._accept)
+        try:
+            daemons.start(self._acceptor)
+        except RuntimeError:
+            self._acceptor = None
+            raise
 
     def close(self) -> None:
         """Stop serving, and remove the socket file. Does nothing when it does not serve."""
@@ -222,7 +226,7 @@ class Endpoint:
                 # The connection stays in the backlog; without a pause this would spin.
                 select.select([], [], [], _NO_DESCRIPTORS_S)
             return
-        handler = _daemon("stanch-connection", self._serve, connection)
+        handler = daemons.daemon("connection", self._serve, connection)
         with self._lock:
             free = len(self._handlers) < MAX_CONNECTIONS
             if free:
@@ -231,7 +235,7 @@ class Endpoint:
             self._turn_away(connection)
             return
         try:
-            _start(handler)
+            daemons.start(handler)
         except RuntimeError:
             # The interpreter is ending, or can have no more threads.
             connection.close()
@@ -330,19 +334,6 @@ class Endpoint:
                 memory=self._memory.read(EVERY_S),
             )
         )
-
-
-def _daemon(name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
-    return threading.Thread(target=work, args=arguments, name=name, daemon=True)
-
-
-def _start(thread: threading.Thread) -> None:
-    """Start a thread that takes no signals: the host expects them in its own threads."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _KEPT_SIGNALS)
-    try:
-        thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join(thread: threading.Thread, deadline: float) -> None:

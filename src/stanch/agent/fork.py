@@ -7,6 +7,9 @@ parent's fork handlers have run, so there our threads start again only once os.f
 the last handler, which runs no bytecode, leaves a pending call for the main thread. A handler of
 the host's that is written in Python and registered after the first fork takes that call too soon.
 
+A signal handler of the host's may itself fork while these handlers run. It then forks as things
+are, since one thread may not enter a lock of `threading` twice; CPython may warn of that fork.
+
 A child often calls exec at once. It therefore gets its table and endpoint a moment later, from a
 thread that exec or the next fork does away with.
 """
@@ -19,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from stanch.agent import daemons
 from stanch.agent.warn import warn
 
-THREAD_PREFIX = "stanch-"
 _LATE_S = 0.05
 _JOIN_S = 0.1
 _POLLS = 100
@@ -49,14 +52,12 @@ class LateStart:
         self._cancelled = threading.Event()
         self._action = action
         self._delay_s = delay_s
-        self._thread = threading.Thread(
-            target=self._run, name=f"{THREAD_PREFIX}late-start", daemon=True
-        )
+        self._thread = daemons.daemon("late-start", self._run)
         self.done = False
 
     def start(self) -> None:
         """Start waiting."""
-        self._thread.start()
+        daemons.start(self._thread)
 
     def cancel(self) -> bool:
         """Stop waiting, or wait for an action under way; return whether it was done."""
@@ -78,7 +79,7 @@ class LateStart:
 _current: Forkable | None = None
 _registered = False
 _forking = 0
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler within a fork handler may fork itself
 _deferred = False  # whether the pending call is to resume
 _pending_call: Any = None  # the ctypes callback; kept for good, CPython may be calling it
 
@@ -101,7 +102,7 @@ def _before() -> None:
         if _forking > 1 or _current is None:
             return
         try:
-            ours = [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]
+            ours = [t for t in threading.enumerate() if t.name.startswith(daemons.THREAD_PREFIX)]
             _prepare_deferral()
             _current.before_fork()
             _wait_until_gone(ours)
@@ -136,12 +137,12 @@ def _after_in_parent() -> None:
 def _resume() -> None:
     global _forking
     with _lock:
-        _forking -= 1
-        if _forking == 0 and _current is not None:
+        if _forking <= 1 and _current is not None:
             try:
                 _current.after_fork_in_parent()
             except Exception as error:
                 warn(f"the agent could not resume after a fork: {error!r}")
+        _forking = max(_forking - 1, 0)  # a child that was forked within _before begins at 0
 
 
 def _is_only_thread() -> bool:
@@ -182,7 +183,7 @@ def _fork_has_returned(_argument: int | None) -> int:
 
 def _after_in_child() -> None:
     global _deferred, _forking, _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _forking, _deferred = 0, False
     if _current is None:
         return

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from stanch.agent.fork import THREAD_PREFIX
+from stanch.agent import daemons
 
 TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 300.0
@@ -80,12 +80,17 @@ class Pusher:
         return self._cpu_ns
 
     def start(self) -> None:
-        """Start pushing; the first profile is sent after one period."""
+        """Start pushing; the first profile is sent after one period.
+
+        Does nothing when this process can have no more threads; the next `resume` tries again.
+        """
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._stop,), name=f"{THREAD_PREFIX}push", daemon=True
-        )
-        self._thread.start()
+        self._thread = daemons.daemon("push", self._run, self._stop)
+        try:
+            daemons.start(self._thread)
+        except RuntimeError as error:
+            self._thread = None
+            self.stats = PushStats(self.stats.sent, self.stats.dropped + 1, str(error))
 
     def pause(self) -> None:
         """Stop before a fork; a push that is under way is left to end by itself."""

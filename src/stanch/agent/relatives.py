@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stanch.agent import daemons
+
 MAX_RELATIVES = 256
 MAX_BODY_BYTES = 64 << 20
 CONNECT_S = 2.0
@@ -101,16 +103,11 @@ class Relatives:
         asked = _Round(iter(pids))
         at_once = len(pids) if extra_s else min(_AT_ONCE, len(pids))
         threads = [
-            threading.Thread(
-                target=self._ask_in_turn,
-                args=(asked, target, extra_s),
-                name=f"stanch-relative-{number}",
-                daemon=True,
-            )
+            daemons.daemon(f"relative-{number}", self._ask_in_turn, asked, target, extra_s)
             for number in range(at_once)
         ]
         for thread in threads:
-            thread.start()
+            daemons.start(thread)
         turns = -(-len(pids) // at_once) if at_once else 0
         deadline_s = time.monotonic() + extra_s + turns * (CONNECT_S + ANSWER_S)
         return Question(asked, pids, threads, deadline_s)

@@ -28,7 +28,10 @@ KEEP_TABLES = 16
 KEEP_BYTES = 64 << 20
 _FIRST = "first"
 _MOST_FILES = 4096  # files looked at in one housekeeping
-_OWNER = struct.Struct("<8s8xQ")  # magic, version and header size, pid: core/table_format.h
+# core/table_format.h: magic, version and header size, pid, start, uptime, state
+_OWNER = struct.Struct("<8s8xQQQI")
+_STOPPED = 2
+_LATEST_NS = (1 << 63) - 1  # a damaged header may claim more than any clock
 _MAGIC = b"STANCHT\n"
 
 
@@ -56,12 +59,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class DeadTable:
-    """A table whose process is gone. `bytes` is what it takes on the disk."""
+    """A table whose process is gone.
+
+    `bytes` is what it takes on the disk, `seen_unix_ns` the last sign of life in it: the time of
+    the file itself does not change when memory that is mapped to it is written. One whose process
+    ended by os._exit, or was killed before the table was whole, is no evidence.
+    """
 
     path: Path
     pid: int
     bytes: int
-    modified_ns: int
+    seen_unix_ns: int
+    evidence: bool
 
 
 def base_directory(environ: Mapping[str, str]) -> Path:
@@ -164,16 +173,17 @@ def keep_predecessor(path: Path) -> None:
     dead = _dead_table(path)
     if dead is not None:
         moved = path.with_name(
-            f"{path.name.removesuffix(TABLE_SUFFIX)}.{dead.modified_ns // 10**9}{TABLE_SUFFIX}"
+            f"{path.name.removesuffix(TABLE_SUFFIX)}.{dead.seen_unix_ns // 10**6}{TABLE_SUFFIX}"
         )
         with contextlib.suppress(OSError):
             path.rename(moved)
 
 
 def dead_tables(files: Iterable[Path]) -> list[DeadTable]:
-    """Return the tables among these files whose process is gone, newest first."""
+    """Return the tables among these files whose process was killed or crashed, newest first."""
     found = [dead for path in files if (dead := _dead_table(path)) is not None]
-    return sorted(found, key=lambda dead: dead.modified_ns, reverse=True)
+    killed = [dead for dead in found if dead.evidence]
+    return sorted(killed, key=lambda dead: dead.seen_unix_ns, reverse=True)
 
 
 def tables_of_runs(base: Path) -> list[Path]:
@@ -193,19 +203,28 @@ def tables_beside(table: Path) -> list[Path]:
     ]
 
 
-def drop_oldest(dead: Iterable[DeadTable]) -> None:
-    """Remove tables beyond the bounds, but never the newest; `dead` is newest first."""
+def tidy(files: Iterable[Path]) -> list[DeadTable]:
+    """Remove what nobody needs, and return the deaths of which evidence is kept, newest first.
+
+    That is the tables that are no evidence, and the others beyond the bounds, but never the newest.
+    """
+    found = [dead for path in files if (dead := _dead_table(path)) is not None]
+    kept: list[DeadTable] = []
     kept_bytes = 0
-    for number, table in enumerate(dead):
-        kept_bytes += table.bytes
-        if number >= KEEP_TABLES or (number > 0 and kept_bytes > KEEP_BYTES):
+    for table in sorted(found, key=lambda dead: dead.seen_unix_ns, reverse=True):
+        within = len(kept) < KEEP_TABLES and (not kept or kept_bytes + table.bytes <= KEEP_BYTES)
+        if within and table.evidence:
+            kept.append(table)
+            kept_bytes += table.bytes
+        else:
             with contextlib.suppress(OSError):
                 table.path.unlink()
+    return kept
 
 
 def clean_runs(base: Path) -> None:
     """Remove what ended runs left and nobody needs: dead sockets, old tables, empty directories."""
-    drop_oldest(dead_tables(tables_of_runs(base)))
+    tidy(tables_of_runs(base))
     for run in _runs(base):
         if _is_running(int(run.name)):
             continue
@@ -254,15 +273,22 @@ def _dead_table(path: Path) -> DeadTable | None:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
-            header = file.read(_OWNER.size) if stat.S_ISREG(found.st_mode) else b""
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                return None
+            header = file.read(_OWNER.size).ljust(_OWNER.size, b"\0")
     except OSError:
         return None
-    if len(header) < _OWNER.size or found.st_uid != os.geteuid():
-        return None
-    magic, pid = _OWNER.unpack(header)
+    on_disk = found.st_blocks * 512
+    magic, pid, start_unix_ns, uptime_ns, state = _OWNER.unpack(header)
+    if magic == bytes(len(_MAGIC)):  # not finished: its maker is at it, or was killed meanwhile
+        maker = path.name.removesuffix(TABLE_SUFFIX).rpartition(".")[2]
+        if _is_running_name(maker):
+            return None
+        return DeadTable(path, int(maker), on_disk, found.st_mtime_ns, evidence=False)
     if magic != _MAGIC or _maps(pid, path):
         return None
-    return DeadTable(path, pid, found.st_blocks * 512, found.st_mtime_ns)
+    seen_unix_ns = min(start_unix_ns + uptime_ns, _LATEST_NS)
+    return DeadTable(path, pid, on_disk, seen_unix_ns, evidence=state != _STOPPED)
 
 
 def _maps(pid: int, path: Path) -> bool:

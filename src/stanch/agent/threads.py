@@ -10,12 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from stanch.agent.daemons import THREAD_PREFIX
 from stanch.agent.stacks import Locations, Stack, frame_stack
 from stanch.agent.tasks import MAX_TASKS, current_tasks, task_stack
 from stanch.profile import Profile, Sample, ValueType
-
-OWN_THREADS = "stanch-"
-"""How the names of the agent's own threads begin."""
 
 KIND_LABEL = "kind"
 GOROUTINE = ValueType("goroutine", "count")
@@ -26,7 +24,7 @@ _MAX_TEXT_STACKS = 10_000
 def is_own_thread(ident: int) -> bool:
     """Return whether a thread belongs to the agent."""
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    return thread is not None and thread.name.startswith(OWN_THREADS)
+    return thread is not None and thread.name.startswith(THREAD_PREFIX)
 
 
 def thread_stacks() -> list[tuple[int, Stack]]:

@@ -23,6 +23,7 @@ from stanch.sampler.control import (
     start,
     stats,
     stop,
+    watch_exit,
 )
 from stanch.sampler.errors import SamplerError, SearchError, TableError
 from stanch.sampler.heap import (
@@ -68,4 +69,5 @@ __all__ = [
     "stats",
     "stop",
     "table_profile",
+    "watch_exit",
 ]

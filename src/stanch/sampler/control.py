@@ -9,8 +9,8 @@ import atexit
 import contextlib
 import gc
 import os
+import posix
 import sys
-import sysconfig
 import threading
 import time
 from dataclasses import dataclass, field
@@ -108,6 +108,10 @@ def default_interval(limit_bytes: int | None) -> int:
 
 
 def _check_interpreter() -> None:
+    if _core is not None:
+        return
+    import sysconfig  # it reads files, which a host that has started may no longer be able to
+
     found = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
     if sys.implementation.name != "cpython":
         raise SamplerError(f"this is {found}; Stanch samples CPython 3.11 to 3.15")
@@ -116,11 +120,15 @@ def _check_interpreter() -> None:
             f"this is a free-threaded build of {found}, which Stanch does not support yet; "
             "use the default build of the same version"
         )
-    if _core is None:
+    if "subinterpreter" in str(_core_error):
         raise SamplerError(
-            f"Stanch's C core is not built for {found}: {_core_error}; "
-            "install the stanch wheel with this interpreter's own pip (CPython 3.11 to 3.15, Linux)"
+            "this is a sub-interpreter; start sampling in the main interpreter of the process, "
+            "which then sees what all of them allocate"
         )
+    raise SamplerError(
+        f"Stanch's C core is not built for {found}: {_core_error}; "
+        "install the stanch wheel with this interpreter's own pip (CPython 3.11 to 3.15, Linux)"
+    )
 
 
 def _check_interval(interval_bytes: int) -> None:
@@ -152,7 +160,8 @@ def start(
     labels: whether samples carry the names of their thread and route.
     native: sample what libraries take from malloc and mmap, too, through the preload library that
     `stanch run --native` brought; where that cannot be, `Stats.native_error` says why.
-    Raises SamplerError when sampling already runs or this interpreter is not supported.
+    Raises SamplerError when sampling already runs, when there is no memory for the table, or when
+    this interpreter is not supported.
     """
     _check_interpreter()
     limit = memory_limit()
@@ -168,6 +177,8 @@ def start(
             _core.start(interval, limit or 0, service.replace("\0", ""))
         except RuntimeError as error:
             raise SamplerError(str(error)) from None
+        except OSError as error:
+            raise SamplerError(f"no memory for the live table: {error.strerror}") from None
         _state.native_error = _core.start_native() if native else None
         _state.owner_pid = os.getpid()
         if not _state.at_exit:
@@ -236,6 +247,17 @@ def set_interval(interval_bytes: int) -> None:
 def running() -> bool:
     """Return whether this process is being sampled."""
     return _core is not None and _core.running()
+
+
+def watch_exit(on: bool) -> None:
+    """Let `os._exit` say in the table file that the process ended by itself, or no longer.
+
+    It runs no Python and takes no lock, as the host expects of it. A function that the host has
+    put in its place is left alone.
+    """
+    ours, original = _core._exit, posix._exit
+    if os._exit is (original if on else ours):
+        os._exit = ours if on else original
 
 
 def count_request() -> None:

@@ -5,7 +5,6 @@ any instant, or from someone hostile: every offset and number is checked before 
 entry that refers to nothing is counted in `torn` and left out, and anything worse is a TableError.
 """
 
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -18,7 +17,12 @@ from stanch.sampler.errors import TableError
 MAGIC = b"STANCHT\n"
 VERSION = 2
 HEADER_BYTES = 4096
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 64 << 20
+MAX_ITEMS = 1 << 20  # of a section other than the strings, whose items are single bytes
+MAX_TEXTS_BYTES = 64 << 20  # of all names and files of a section together
+LATEST_NS = (1 << 63) - 1  # since the Unix epoch, as in pprof
+ADDRESS_SPACE_BYTES = 1 << 47
+MAX_COUNT = float(1 << 62)
 MAX_DEPTH = 128  # FRAMES_MAX_DEPTH in core/frames.h
 
 _FIXED = struct.Struct("<8sII QQQ II QQQ QQ QQ dd II")
@@ -164,18 +168,18 @@ def read_table(source: str | os.PathLike[str] | bytes) -> TableImage:
     path = Path(source)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size < HEADER_BYTES:
-            raise TableError(
-                f"{path} has {size} bytes, a table has at least {HEADER_BYTES}; "
-                "name a .stanch file that an agent left"
-            )
         if size > MAX_FILE_BYTES:
             raise TableError(f"{path} has {size} bytes, more than any table ({MAX_FILE_BYTES})")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
-            return _read(memoryview(mapping[:]), str(path))
+        # Not mapped: whoever shortens the file meanwhile would end us by SIGBUS.
+        return _read(memoryview(file.read(MAX_FILE_BYTES)), str(path))
 
 
 def _read(data: memoryview, where: str) -> TableImage:
+    if len(data) < HEADER_BYTES:
+        raise TableError(
+            f"{where} has {len(data)} bytes, a table has at least {HEADER_BYTES}; "
+            "name a .stanch file that an agent left"
+        )
     if bytes(data[: len(MAGIC)]) != MAGIC:
         raise TableError(f"{where} is not a table of Stanch: it does not begin with STANCHT")
     fixed = _FIXED.unpack_from(data)
@@ -187,6 +191,8 @@ def _read(data: memoryview, where: str) -> TableImage:
             f"{where} has table format {version}, this Stanch reads {VERSION}; "
             "read it with the version of Stanch that wrote it"
         )
+    if start_unix_ns + uptime_ns > LATEST_NS:
+        raise TableError(f"{where} is damaged: it claims to end {uptime_ns} ns after its start")
     sections = _sections(data, where)
     service_at = _FIXED.size + _SECTION.size * len(_SECTIONS)
     service = bytes(data[service_at : service_at + _SERVICE_BYTES]).split(b"\0")[0]
@@ -224,7 +230,8 @@ def _sections(data: memoryview, where: str) -> dict[str, memoryview]:
             data, _FIXED.size + number * _SECTION.size
         )
         end = offset + item_bytes * used
-        if item_bytes != _ITEM_BYTES[name] or offset < HEADER_BYTES or end > len(data):
+        in_file = offset >= HEADER_BYTES and end <= len(data)
+        if not in_file or item_bytes != _ITEM_BYTES[name] or (item_bytes > 1 and used > MAX_ITEMS):
             raise TableError(
                 f"{where} is damaged: its section of {name} claims {used} items of {item_bytes} "
                 f"bytes at {offset}, in a file of {len(data)} bytes"
@@ -243,8 +250,13 @@ def _intervals(data: memoryview, offset: int) -> tuple[tuple[int, int], ...]:
 def _texts(sections: dict[str, memoryview]) -> Callable[[int, int], str]:
     """Return a function that reads a text by its offset and length in bytes."""
     strings = bytes(sections["strings"])
+    left = MAX_TEXTS_BYTES
 
     def text(offset: int, length: int) -> str:
+        nonlocal left
+        left -= length
+        if left < 0:
+            return "[damaged text]"
         return strings[offset : offset + length].decode("utf-8", "replace")
 
     return text
@@ -298,25 +310,29 @@ def _stacks(
     unknown = TableFunction("[damaged frame]", "", 0)
     frames = tuple(_frames(sections, mappings, unknown))
     numbers = sections["stack_frames"].cast("I")
+    left = len(numbers)  # each belongs to one stack
     for first, depth, objects, size in _STACK.iter_unpack(sections["stacks"]):
-        wanted = numbers[first : first + min(depth, MAX_DEPTH)]
+        wanted = numbers[first : first + min(depth, MAX_DEPTH, left)]
+        left -= len(wanted)
         yield TableStack(
             tuple(frames[n] if n < len(frames) else (unknown, 0) for n in wanted),
-            objects if 0 <= objects < float("inf") else 0.0,
-            size if 0 <= size < float("inf") else 0.0,
+            objects if 0 <= objects < MAX_COUNT else 0.0,
+            size if 0 <= size < MAX_COUNT else 0.0,
         )
 
 
 def _entries(section: memoryview, stacks: int, labels: int) -> tuple[tuple[TableEntry, ...], int]:
     entries = []
     torn = 0
+    left = ADDRESS_SPACE_BYTES
     for address, size, birth, requests, stack, interval, domain, label in _ENTRY.iter_unpack(
         section
     ):
         if not address:
             continue
-        if stack >= stacks or label >= labels or not interval or size >= 1 << 56:
+        if stack >= stacks or label >= labels or not interval or size > left:
             torn += 1
             continue
+        left -= size
         entries.append(TableEntry(size, birth, requests, stack, interval, domain, label))
     return tuple(entries), torn

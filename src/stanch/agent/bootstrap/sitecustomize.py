@@ -22,6 +22,23 @@ def _say(message):  # type: ignore[no-untyped-def] # annotations cost an import 
         sys.stderr.flush()
 
 
+def _in_sub_interpreter():  # type: ignore[no-untyped-def]
+    """Return whether this is one; `site` runs in each, and the main one has the agent already.
+
+    Nothing else in Python says so without a private module, and an import of the agent would take
+    a tenth of a second each time.
+    """
+    import _signal
+
+    try:
+        found = _signal.set_wakeup_fd(-1)
+    except ValueError:  # "only works in main thread of the main interpreter"
+        return True
+    if found != -1:
+        _signal.set_wakeup_fd(found)
+    return False
+
+
 def _start_agent():  # type: ignore[no-untyped-def]
     """Start the agent from the stanch of this interpreter, or else from the one that ran us."""
     found = "%s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
@@ -73,7 +90,8 @@ def _run_hosts_own():  # type: ignore[no-untyped-def]
 
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _HERE]  # noqa: PTH100
 try:
-    _start_agent()
+    if not _in_sub_interpreter():
+        _start_agent()
 except Exception as error:
     _say("the agent stays off: %r" % (error,))
 _run_hosts_own()

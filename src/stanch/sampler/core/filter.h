@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define FILTER_BITS (1u << 16)
 
@@ -30,6 +31,13 @@ static inline void filter_prefetch(const address_filter *filter, const void *add
     uint32_t at = filter_index(address);
     __builtin_prefetch(&filter->words[at >> 6], 1);
     __builtin_prefetch(&filter->counts[at], 1);
+}
+
+/* Others may read meanwhile; what they find is either of the two. */
+static inline void filter_clear(address_filter *filter) {
+    for (uint32_t word = 0; word < FILTER_BITS / 64; word++)
+        __atomic_store_n(&filter->words[word], 0, __ATOMIC_RELAXED);
+    memset(filter->counts, 0, sizeof filter->counts);
 }
 
 static inline void filter_add(address_filter *filter, const void *address) {

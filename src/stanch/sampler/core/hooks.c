@@ -127,7 +127,9 @@ static bool next_gap(int64_t *counter, gap *now, uint32_t *drawn_with) {
         *drawn_with = now->interval_bytes;
         hit = *counter < 0;
     }
-    while (*counter < 0) *counter += sampling_draw_gap(&now->rng, now->interval_bytes);
+    /* Memoryless: what is left of the gap in which the block ends is a gap like any other. One
+     * draw, then, also for a request of exabytes that will fail. */
+    if (*counter < 0) *counter = sampling_draw_gap(&now->rng, now->interval_bytes);
     return hit;
 }
 

@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "arenas.h"
 #include "frames.h"
@@ -202,6 +203,14 @@ static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
 }
 #endif
 
+static PyObject *exit_now(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"status", NULL};
+    int status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i:_exit", names, &status)) return NULL;
+    table_end_now();
+    _exit(status);
+}
+
 static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))start, METH_VARARGS | METH_KEYWORDS,
      "Start sampling into a new table in private memory."},
@@ -214,6 +223,8 @@ static PyMethodDef methods[] = {
     {"snapshot", snapshot, METH_NOARGS, "The table as bytes in the file format, or None."},
     {"counters", counters, METH_NOARGS, "The table's counters, or None."},
     {"count_request", count_request, METH_NOARGS, "Count one request served."},
+    {"_exit", (PyCFunction)(void (*)(void))exit_now, METH_VARARGS | METH_KEYWORDS,
+     "As os._exit, but the table's file says that the process ended in good order."},
     {"gc_callback", (PyCFunction)(void (*)(void))gcwatch_callback, METH_FASTCALL,
      "For gc.callbacks: times collections."},
     {"gc_pauses", gcwatch_pauses, METH_NOARGS, "(collections, total ns, longest ns) timed."},

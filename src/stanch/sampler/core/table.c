@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 #include "table_inner.h"
 
 #define RESERVE_BYTES (64u << 10) /* the file system is asked for space in these steps */
+#define RESERVE_ATTEMPTS 16
 #define RETRY_SPACE_NS 1000000000ull
 
 static const struct {
@@ -48,7 +51,7 @@ static bool active;
  * ran no fork handler and still shares the file's mapping, without a system call for each sample.
  * NULL where the kernel cannot (before 4.14). */
 static uint8_t *not_a_child;
-static uint64_t start_ns;        /* CLOCK_MONOTONIC */
+static _Atomic uint64_t start_ns; /* CLOCK_MONOTONIC; read without the lock */
 static uint64_t next_reserve_ns; /* no new attempt at a full disk before this */
 static uint32_t free_entry;      /* number plus 1 of the first free entry, or 0 */
 static idmap addresses;
@@ -61,21 +64,24 @@ static uint64_t coarse_uptime_ns(void) {
 }
 static uint64_t unix_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
-/* Set before the lock is had and cleared after it is gone, so that a signal handler that runs in
- * between is told, too. */
-static _Thread_local __attribute__((tls_model("initial-exec"))) volatile bool held_here;
+/* How many times this thread is inside the lock. A signal handler in C that forks or allocates,
+ * or a fork handler of another library, may interrupt it there. It then finds an inactive table,
+ * where it would wait for itself for ever. Raised before the lock is had and lowered after it is
+ * gone, so that what runs in between is told, too. */
+static _Thread_local __attribute__((tls_model("initial-exec"))) volatile sig_atomic_t depth;
 
 void table_lock(void) {
-    held_here = true;
-    pthread_mutex_lock(&lock);
+    depth = depth + 1;
+    if (depth == 1) pthread_mutex_lock(&lock);
 }
 void table_unlock(void) {
-    pthread_mutex_unlock(&lock);
-    held_here = false;
+    if (depth == 1) pthread_mutex_unlock(&lock);
+    depth = depth - 1;
 }
-bool table_held_here(void) { return held_here; }
+bool table_held_here(void) { return depth > 0; }
 bool table_active_locked(void) {
-    return active && (not_a_child ? *not_a_child : HEADER->pid == (uint64_t)getpid());
+    return active && depth == 1 &&
+           (not_a_child ? *not_a_child : HEADER->pid == (uint64_t)getpid());
 }
 table_header *table_header_now(void) { return (table_header *)table_base; }
 uint64_t table_uptime_ns(void) { return monotonic_ns() - start_ns; }
@@ -117,11 +123,19 @@ static void close_file(void) {
     file = -1;
 }
 
-/* posix_fallocate, so that a store into the mapping can never meet a full disk (SIGBUS). */
+/* To grow a file beyond RLIMIT_FSIZE is answered by SIGXFSZ, which ends a host that has not
+ * ignored it. So the limit is asked first. */
+static bool beyond_file_limit(uint64_t end) {
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && end > limit.rlim_cur;
+}
+
+/* posix_fallocate, so that a store into the mapping can never meet a full disk (SIGBUS). A host
+ * with a fast timer may interrupt it each time. */
 static int promise_space(int fd, uint64_t offset, uint64_t bytes) {
-    int error;
-    do error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
-    while (error == EINTR);
+    int error = beyond_file_limit(offset + bytes) ? EFBIG : EINTR;
+    for (int attempt = 0; error == EINTR && attempt < RESERVE_ATTEMPTS; attempt++)
+        error = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
     return error;
 }
 
@@ -179,13 +193,17 @@ static void forget_samples_of_parent(void) {
         entry[i].birth_ns = entry[i].birth_requests = 0; /* born before this process */
 }
 
+/* The magic comes last: killed half-way, this leaves what is no table yet. */
 static void copy_used(uint8_t *to, const uint8_t *from) {
     const table_header *header = (const table_header *)from;
-    memcpy(to, from, TABLE_HEADER_BYTES);
+    const size_t magic = sizeof header->magic;
+    memcpy(to + magic, from + magic, TABLE_HEADER_BYTES - magic);
     for (int i = 0; i < SECTION_COUNT; i++) {
         const table_section_header *section = &header->sections[i];
         memcpy(to + section->offset, from + section->offset, section_bytes(section, section->used));
     }
+    atomic_thread_fence(memory_order_release);
+    memcpy(to, from, magic);
 }
 
 /* A child would share its parent's file mapping, and the parent writes on while the child
@@ -195,7 +213,7 @@ static uint8_t *copy_for_child;
 
 static void before_fork(void) {
     table_lock();
-    if (!active || file < 0) return;
+    if (!active || file < 0 || depth > 1) return;
     copy_for_child = map_private(NULL);
     if (copy_for_child) copy_used(copy_for_child, table_base);
 }
@@ -206,17 +224,23 @@ static void after_fork_in_parent(void) {
     table_unlock();
 }
 
-/* Blocks that the child inherits stay in its table, as born at its start. */
+/* Blocks that the child inherits stay in its table, as born at its start. A child that could
+ * not get a copy, or interrupted its own thread at work on the table, goes on without one. */
 static void after_fork_in_child(void) {
+    bool was_active = active;
+    active = was_active && depth == 1;
     if (active && file >= 0) {
         const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
         active = copy_for_child && mremap(copy_for_child, mapped_bytes, mapped_bytes, flags,
                                           table_base) != MAP_FAILED;
-        close_file();
     }
     copy_for_child = NULL;
+    close_file();
     if (not_a_child) *not_a_child = 1;
-    if (active) forget_samples_of_parent();
+    if (active)
+        forget_samples_of_parent();
+    else if (was_active)
+        map_private(table_base); /* so that nothing reaches the parent's file */
     table_unlock();
 }
 
@@ -225,7 +249,7 @@ static void after_fork_in_child(void) {
 static void forget_everything(void) {
     intern_forget_locked();
     idmap_free(&addresses);
-    memset(&table_filter, 0, sizeof table_filter);
+    filter_clear(&table_filter);
     free_entry = 0;
     next_reserve_ns = 0;
     close_file();
@@ -282,6 +306,7 @@ int table_start(const table_options *options) {
 
 static int write_table(int fd) {
     table_header *header = HEADER;
+    if (beyond_file_limit(mapped_bytes)) return EFBIG;
     if (ftruncate(fd, (off_t)mapped_bytes)) return errno;
     int error = promise_space(fd, 0, TABLE_HEADER_BYTES);
     for (int i = 0; i < SECTION_COUNT && !error; i++) {
@@ -298,9 +323,9 @@ static int write_table(int fd) {
 }
 
 int table_move_to_file(const char *path) {
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
     if (fd < 0 && errno == EEXIST && unlink(path) == 0)
-        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
     if (fd < 0) return errno;
     table_lock();
     int error = active ? write_table(fd) : EINVAL;
@@ -330,6 +355,10 @@ void table_stop(void) {
         forget_everything();
     }
     table_unlock();
+}
+
+void table_end_now(void) {
+    if (table_base && HEADER->pid == (uint64_t)getpid()) HEADER->state = TABLE_STOPPED;
 }
 
 /* ---- entries ---- */

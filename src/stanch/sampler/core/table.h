@@ -35,13 +35,18 @@ bool table_held_here(void);
 
 /* Makes an empty table in private memory. Returns 0 or an errno value. */
 int table_start(const table_options *options);
-/* Moves the table into a new file (mode 0600; an existing file is replaced).
+/* Moves the table into a new file (an existing file is replaced). Its mode is 0400: a store
+ * into a mapping whose file somebody has shortened ends the process.
  * Returns 0 or an errno value; the table stays where it was then. */
 int table_move_to_file(const char *path);
 /* Marks the file as ended in good order, forgets everything, goes back to private memory. */
 void table_stop(void);
+/* Marks the file as ended in good order; for a process that is about to call _exit. Takes no
+ * lock, so it cannot wait. */
+void table_end_now(void);
 
-/* True from table_start to table_stop, except in a child that could not get its own copy. */
+/* True from table_start to table_stop, except in a child that could not get its own copy, and
+ * in a signal handler that interrupted its own thread within the lock. */
 bool table_active_locked(void);
 /* The running table's header, or NULL before the first start; its counters are atomic. */
 table_header *table_header_now(void);

@@ -317,6 +317,76 @@ static void children_of_a_busy_parent(const char *path) {
     unlink(path);
 }
 
+static volatile sig_atomic_t forks_in_handler;
+
+static void fork_in_handler(int number) {
+    (void)number;
+    pid_t child = fork();
+    if (child == 0) {
+        table_lock(); /* must not wait, wherever the parent was */
+        table_unlock();
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    forks_in_handler++;
+}
+
+/* A crash reporter may fork in a signal handler, also while this very thread has the lock. */
+static void forks_within_the_lock(const char *path) {
+    CHECK(table_start(&OPTIONS) == 0);
+    CHECK(table_move_to_file(path) == 0);
+    struct sigaction action = {.sa_handler = fork_in_handler, .sa_flags = SA_RESTART}, before;
+    CHECK(sigaction(SIGUSR1, &action, &before) == 0);
+    for (int i = 0; i < 20; i++) {
+        table_lock();
+        table_insert_locked((void *)16, 100, STACK_NO_PYTHON, 1024, 0, LABEL_NONE);
+        raise(SIGUSR1);
+        CHECK(table_active_locked() && table_remove_locked((void *)16, NULL));
+        table_unlock();
+        raise(SIGUSR1);
+    }
+    CHECK(forks_in_handler == 40);
+    sigaction(SIGUSR1, &before, NULL);
+    CHECK(table_header_now()->pid == (uint64_t)getpid());
+    table_stop();
+    unlink(path);
+}
+
+/* What a library's own fork handler does, run where ours has the lock already. */
+static void reentry_finds_an_inactive_table(void) {
+    CHECK(table_start(&OPTIONS) == 0);
+    table_lock();
+    CHECK(table_active_locked());
+    table_lock();
+    CHECK(!table_active_locked());
+    table_unlock();
+    CHECK(table_active_locked());
+    table_unlock();
+    table_stop();
+}
+
+static void the_end_is_marked_without_the_lock(const char *path) {
+    CHECK(table_start(&OPTIONS) == 0);
+    CHECK(table_move_to_file(path) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(table_move_to_file(path) == 0); /* unlinks the parent's, which stays mapped */
+        table_lock();
+        table_end_now();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(table_header_now()->state == TABLE_RUNNING);
+    FILE *left = fopen(path, "rb");
+    table_header header;
+    CHECK(left && fread(&header, sizeof header, 1, left) == 1 && header.state == TABLE_STOPPED);
+    fclose(left);
+    table_stop();
+    unlink(path);
+}
+
 static void threads_and_snapshots_together(void) {
     CHECK(table_start(&OPTIONS) == 0);
     pthread_t threads[4];
@@ -343,6 +413,9 @@ int main(int count, char **arguments) {
     child_writes_to_a_copy(arguments[1]);
     child_of_a_bare_clone(arguments[1]);
     children_of_a_busy_parent(arguments[1]);
+    forks_within_the_lock(arguments[1]);
+    reentry_finds_an_inactive_table();
+    the_end_is_marked_without_the_lock(arguments[1]);
     threads_and_snapshots_together();
     puts("all well");
     return 0;
