@@ -1,9 +1,15 @@
-"""`stanch autopsy FILE`: the heap profile of a process that was killed, from its table file."""
+"""`stanch autopsy [FILE]`: the heap profile of a process that was killed, from its table file.
+
+Without FILE it lists the tables that the killed left, newest first.
+"""
 
 import argparse
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from stanch.agent import rundir
 from stanch.cli.errors import CliError
 from stanch.profile import encode, format_value
 from stanch.sampler import (
@@ -22,9 +28,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "autopsy",
         help="show what a killed process held, from its table file",
         description="Print the heap profile of a process that was killed, or write it as pprof. "
-        "FILE is the .stanch file that `stanch run --table` kept; a directory means its newest.",
+        "FILE is the .stanch file that it left; a directory means its newest. Without FILE, list "
+        "the tables found: in the directory of runs, and where STANCH_TABLE says.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?")
+    parser.add_argument(
+        "-l", "--list", metavar="DIR", type=Path, help="list the tables in a --table directory"
+    )
     parser.add_argument("-o", "--output", metavar="FILE.pb.gz", type=Path, help="write pprof")
     parser.add_argument(
         "-n", "--nodecount", type=int, default=20, help="lines to show (%(default)s)"
@@ -33,7 +43,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print or write one autopsy. Returns 0."""
+    """Print or write one autopsy, or print the list. Returns 0."""
+    if arguments.file is None or arguments.list is not None:
+        if arguments.file is not None or arguments.output is not None:
+            raise CliError("a list takes no FILE and no -o; name a FILE without --list", 2)
+        print(_listed(*_deaths(arguments.list)))
+        return 0
     path = _newest(arguments.file)
     try:
         image = read_table(path)
@@ -57,12 +72,60 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _newest(path: Path) -> Path:
+    """Return the file itself, or the newest table in a directory: of the killed, if any were."""
     if not path.is_dir():
         return path
     tables = sorted(path.glob("**/*.stanch"), key=lambda file: file.stat().st_mtime)
     if not tables:
         raise CliError(f"no .stanch file in {path}; name the file, or the --table directory", 2)
-    return tables[-1]
+    dead = rundir.dead_tables(tables)
+    return dead[0].path if dead else tables[-1]
+
+
+def _deaths(directory: Path | None) -> tuple[list[rundir.DeadTable], Sequence[Path]]:
+    """Return the deaths of which there is evidence, newest first, and where was looked for it."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise CliError(f"{directory} is not a directory; read a file without --list", 2)
+        return rundir.dead_tables(rundir.tables_beside(directory)), [directory]
+    base = rundir.base_directory(os.environ)
+    files, places = rundir.tables_of_runs(base), [base]
+    if table := os.environ.get("STANCH_TABLE"):
+        files += [file for file in rundir.tables_beside(Path(table)) if file not in files]
+        places.append(Path(table))
+    return rundir.dead_tables(files), places
+
+
+def _listed(deaths: Sequence[rundir.DeadTable], places: Sequence[Path]) -> str:
+    """Return one line for each, with the file to name to `stanch autopsy`."""
+    if not deaths:
+        looked = " and ".join(map(str, places))
+        return f"No killed process has left a table in {looked}."
+    rows = [("last seen", "pid", "service", "live heap", "on disk", "file")]
+    for death in deaths:
+        try:
+            image = read_table(death.path)
+            service, live = image.service or "-", format_value(_live_bytes(image)[0], "bytes")
+        except (OSError, TableError):
+            service, live = "?", "damaged"
+        size = format_value(death.bytes, "bytes")
+        seen = _clock(death.seen_unix_ns)
+        rows.append((seen, str(death.pid), service, live, size, str(death.path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]))
+        for row in rows
+    )
+
+
+def _live_bytes(image: TableImage) -> tuple[float, float]:
+    """Return the estimate of what was alive, and how much of that was native, in bytes."""
+    live = native = 0.0
+    for entry in image.entries:
+        size = entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
+        live += size
+        native += size if entry.domain == DOMAIN_NATIVE else 0.0
+    return live, native
 
 
 def describe(image: TableImage, path: Path) -> str:
@@ -77,11 +140,7 @@ def describe(image: TableImage, path: Path) -> str:
         fate = "no sign of a clean end: killed or crashed"
     limit = "unknown" if image.limit_bytes is None else format_value(image.limit_bytes, "bytes")
     interval = format_value(image.interval_bytes, "bytes")
-    live = native = 0.0
-    for entry in image.entries:
-        size = entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
-        live += size
-        native += size if entry.domain == DOMAIN_NATIVE else 0.0
+    live, native = _live_bytes(image)
     of_which = f", {format_value(native, 'bytes')} of it native" if native else ""
     who = f"{image.service or 'a process'}, pid {image.pid}, Python {image.python}"
     lines = [
