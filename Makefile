@@ -1,13 +1,15 @@
 # make demo    set up from nothing and run the incident
 # make test    set up from nothing and run the tests, on every supported CPython found here
+# make sanitize  hosts under load with the C core built for the address sanitizer
 # make check   all that CI runs: lint, types, import rules, C warnings as errors, tests, demo
 # make bench   the figures of benchmarks/README.md; one of them: make bench ARGS=peers
 
 PYTHON ?= python3
 # The tests that depend on the interpreter run on each of them; the others once.
-EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py
+EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
+	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-fixed test check lint bench lock dev clean
+.PHONY: demo demo-fixed test sanitize check lint bench lock dev clean
 
 demo:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo $(ARGS)
@@ -23,8 +25,11 @@ test:
 		echo "== tests on $${env##*/}"; $$env/bin/python -m pytest $(EACH_PYTHON_TESTS) $(ARGS); \
 	done
 
+sanitize:
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/python tools/sanitize.py $(ARGS)
+
 check: export STANCH_WERROR = 1
-check: lint test demo demo-fixed
+check: lint test sanitize demo demo-fixed
 
 lint:
 	@set -e; env=$$($(PYTHON) tools/environments.py main); set -x; \

@@ -29,7 +29,8 @@ link: list[str] = []
 if os.environ.get("STANCH_WERROR"):
     flags.append("-Werror")
 if sanitizers := os.environ.get("STANCH_SANITIZE"):
-    flags += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]
+    flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    flags += ["-fno-omit-frame-pointer", "-g"]
     link.append(f"-fsanitize={sanitizers}")
 
 # The retention search knows the objects of 3.11 to 3.13; a later CPython gets the rest.
