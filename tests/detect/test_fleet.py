@@ -1,42 +1,44 @@
-"""Detection on simulated fleets, with the noise of the sampler. See fleet_report for more seeds."""
+"""Detection on simulated services, with the noise of the sampler. `stanch evaluate` plays more."""
 
 import pytest
 
-from tests.detect.episodes import HEALTHY, healthy_episode, leaky_episode
-from tests.detect.fleet_report import UNTUNED
+from stanch.evaluate.detectors import Stanch
+from stanch.evaluate.play import Result, Task, play_task
+from stanch.evaluate.spec import BANDS, HEALTHY, Spec
 
-SEEDS = range(UNTUNED, UNTUNED + 4)
+SPEC = Spec(looks_per_life=40, day_every_s=1200.0)
 EVEN = ("plain", "with cache", "native", "tasks", "container", "go", "split")
+
+
+def played(kind: str, band: str, numbers: range) -> list[Result]:
+    """Episodes of a kind."""
+    return [play_task(Task(kind, band, number), SPEC, (Stanch,)) for number in numbers]
+
+
+def accused(results: list[Result]) -> list[str]:
+    """Everything accused that does not leak."""
+    return [where for one in results for where in one.said["stanch"].wrong]
 
 
 @pytest.mark.parametrize("kind", EVEN)
 def test_even_leaks_are_confirmed_in_the_first_half_of_a_life(kind: str) -> None:
-    """Every leak of a life of 90 s is confirmed by half of it, and nothing else is."""
-    outcomes = [leaky_episode(kind, seed) for seed in SEEDS]
-    # A Go heap is known as of its last collection, so one in four may come a little later.
-    late = [one for one in outcomes if one.share_of_life > (0.55 if kind == "go" else 0.5)]
-    assert late == []
-    assert [one.accused for one in outcomes] == [()] * len(outcomes)
+    """A leak of any pace is confirmed by half of the time to death, and nothing else is."""
+    results = [one for band in BANDS for one in played(kind, band, range(1))]
+    # A Go heap is known as of its last collection, so it may come a little later.
+    late = 0.55 if kind == "go" else 0.5
+    assert [one.share(one.said["stanch"].right_s) for one in results if one.died_s] != []
+    assert all(one.share(one.said["stanch"].right_s) <= late for one in results)
+    assert accused(results) == []
 
 
 @pytest.mark.parametrize("kind", ["diurnal", "late"])
 def test_uneven_leaks_are_confirmed_before_death(kind: str) -> None:
     """A leak that swings with the load, or begins late, is confirmed before it kills."""
-    outcomes = [leaky_episode(kind, seed) for seed in SEEDS]
-    assert all(one.share_of_life < 0.9 for one in outcomes)
+    results = played(kind, "0.1-1 %/min", range(3))
+    assert all(one.share(one.said["stanch"].right_s) < 0.9 for one in results)
 
 
 @pytest.mark.parametrize("kind", HEALTHY)
-def test_healthy_processes_are_never_accused(kind: str) -> None:
-    """Caches, warm-up, load, batches and their mixtures pass as what they are."""
-    outcomes = [healthy_episode(kind, seed) for seed in SEEDS]
-    assert [one.accused for one in outcomes] == [()] * len(outcomes)
-
-
-@pytest.mark.parametrize(("life_s", "looks"), [(2400.0, 240), (6 * 86400.0, 120)])
-def test_time_has_no_scale(life_s: float, looks: int) -> None:
-    """A leak of 40 minutes or six days, often looked at, is found as one of 90 s is."""
-    leak = leaky_episode("plain", UNTUNED, life_s, looks)
-    assert leak.share_of_life <= 0.5
-    healthy = healthy_episode("warm-up and cache", UNTUNED, life_s, looks)
-    assert healthy.accused == ()
+def test_healthy_services_are_never_accused(kind: str) -> None:
+    """Caches, warm-up, load, batches and their mixtures pass as what they are, for two days."""
+    assert accused(played(kind, "", range(2))) == []

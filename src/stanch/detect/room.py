@@ -10,8 +10,9 @@ from stanch.detect.groups import Place, place_of
 from stanch.detect.settings import Settings
 from stanch.store.series import LifeSeries
 
-_OWN_PART = 0.25
-"""Causes of one request path may count together, but not those that are a small part of it."""
+_OWN_PART = 0.4
+"""Causes of one request path count together, but not for one that is a small part of it: that may
+be a cache that fills beside a leak."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The benchmark of detectors: simulated services of known truth, any detector, the same metrics."""
