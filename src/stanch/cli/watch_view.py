@@ -10,8 +10,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stanch.cli.watch_lines import finding_facts, finding_title
-from stanch.detect import LEAKS, STAGES, Finding, size_text, time_text
+from stanch.detect import (
+    LEAKS,
+    STAGES,
+    Finding,
+    finding_facts,
+    finding_title,
+    size_text,
+    time_text,
+)
 from stanch.server.watch import TargetRow, WatchState
 
 _WIDE = 112

@@ -6,10 +6,12 @@ from stanch.detect.finding import (
     Finding,
     InstanceVerdict,
     ServiceVerdict,
+    Stage,
     finding_to_dict,
 )
 from stanch.detect.service import judge_service
 from stanch.detect.settings import Settings
+from stanch.detect.telling import finding_facts, finding_title
 from stanch.detect.wording import size_text, time_text
 
 __all__ = [
@@ -19,6 +21,9 @@ __all__ = [
     "InstanceVerdict",
     "ServiceVerdict",
     "Settings",
+    "Stage",
+    "finding_facts",
+    "finding_title",
     "finding_to_dict",
     "judge_service",
     "size_text",
