@@ -9,11 +9,22 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from stanch.cli import attach, autopsy, demo, evaluate, memory, report, run, watch, why
+from stanch.cli import (
+    alarms,
+    attach,
+    autopsy,
+    demo,
+    evaluate,
+    memory,
+    report,
+    run,
+    watch,
+    why,
+)
 from stanch.cli.errors import CliError
 from stanch.version import __version__
 
-PARTS = (run, attach, watch, why, memory, report, autopsy, evaluate, demo)
+PARTS = (run, attach, watch, alarms, why, memory, report, autopsy, evaluate, demo)
 
 EPILOG = """\
 examples:

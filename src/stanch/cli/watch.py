@@ -4,14 +4,18 @@ Exit codes: 0 nothing was confirmed, 1 something was, 2 wrong use or no target e
 """
 
 import argparse
+import contextlib
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stanch.cli.errors import CliError
 
 if TYPE_CHECKING:
     from stanch.collect import TargetSource
-    from stanch.server.watch import WatchState
+    from stanch.server.alarming import Alarming
+    from stanch.server.watch import Watcher, WatchState
 
 _EPILOG = """\
 A target is http[s]://HOST:PORT, unix:PATH, or a file with one target per line:
@@ -60,6 +64,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--limit", metavar="SIZE", help="memory limit where the target does not tell, e.g. 256MiB"
     )
+    parser.add_argument(
+        "--alarms", metavar="FILE", type=Path, help="whom to tell of leaks, see docs/alarms.md"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="where alarms are kept (the directory of `stanch alarms`)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -77,13 +90,15 @@ def run(arguments: argparse.Namespace) -> int:
     output = _output(json=arguments.json)
     confirmed: set[tuple[str, bool, str, str]] = set()
     last = None
-    with Watcher(source, every_s) as watcher:
+    with contextlib.ExitStack() as ending:
+        watcher = ending.enter_context(Watcher(source, every_s))
+        alarming = _alarming(arguments, watcher, ending)
         output.start(len(source.targets()), every_s)
         try:
             for state in watcher.run(for_s):
-                last = state
+                last = state if alarming is None else _alarmed(alarming, state)
                 confirmed |= {finding.key for finding in state.confirmed}
-                output.show(state)
+                output.show(last)
         except KeyboardInterrupt:
             pass  # The way to end a watch without --for.
         finally:
@@ -91,6 +106,36 @@ def run(arguments: argparse.Namespace) -> int:
         if not watcher.answered:
             raise CliError(_no_answer(last), 2)
     return 1 if confirmed else 0
+
+
+def _alarming(
+    arguments: argparse.Namespace, watcher: "Watcher", ending: contextlib.ExitStack
+) -> "Alarming | None":
+    if arguments.alarms is None:
+        return None
+    from stanch.alert.configuration import ConfigurationError, read_configuration
+    from stanch.journal import JournalError, default_directory
+    from stanch.server.alarming import Alarming
+
+    try:
+        alarming = Alarming(
+            read_configuration(arguments.alarms),
+            arguments.data or default_directory(),
+            series=watcher.series,
+        )
+    except (ConfigurationError, JournalError) as error:
+        raise CliError(str(error), 2) from error
+    return ending.enter_context(alarming)
+
+
+def _alarmed(alarming: "Alarming", state: "WatchState") -> "WatchState":
+    """Hand a state to the alarms; what does not work there is shown with it."""
+    alarming.take(state)
+    trouble = alarming.trouble
+    if trouble is None:
+        return state
+    errors = [*filter(None, [state.source_error]), f"alarms: {trouble}"]
+    return replace(state, source_error="; ".join(errors))
 
 
 def _source(arguments: argparse.Namespace) -> "TargetSource":

@@ -19,7 +19,7 @@ from stanch.collect import (
     observe,
 )
 from stanch.detect import LEAKS, Finding, InstanceVerdict, Settings, judge_service
-from stanch.store import MemoryStore
+from stanch.store import MemoryStore, ServiceSeries
 
 _RESOLVED_AFTER = 6
 """A finding that is not seen in so many steps is resolved."""
@@ -125,6 +125,10 @@ class Watcher:
     def answered(self) -> bool:
         """Whether any target has ever answered."""
         return self._answered
+
+    def series(self, service: str) -> ServiceSeries:
+        """All that the store knows of a service, for charts."""
+        return self._store.series(service)
 
     def close(self) -> None:
         """Close all connections. The watcher cannot be used afterwards."""
