@@ -1,5 +1,6 @@
 """Forks: each process gets its own table and socket, and the host notices nothing."""
 
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -142,6 +143,36 @@ def test_fork_and_exec_leaves_no_trace(runs: Runs) -> None:
     answer = runs.stanch("run", "--", sys.executable, host)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "True\n", "")
     assert runs.left() == []
+
+
+def test_a_child_keeps_no_client_waiting(runs: Runs) -> None:
+    """A client that is served while the host forks sees the end of its answer, not the child's."""
+    host = runs.script(
+        "host.py",
+        """
+        import os, sys, time
+        print("ready", flush=True)
+        sys.stdin.readline()
+        if os.fork() == 0:
+            print("forked", flush=True)
+            time.sleep(1000)
+        sys.stdin.read()
+        """,
+    )
+    with runs.running("--", sys.executable, host) as process, socket.socket(socket.AF_UNIX) as own:
+        wait_for(lambda: "ready" in runs.output() and runs.sockets(), runs)
+        own.settimeout(LONGEST_S)
+        own.connect(str(runs.sockets()[0]))
+        own.sendall(b"GET /healthz HTTP/1.0\r\n")
+        assert process.stdin is not None
+        process.stdin.write("fork\n")
+        process.stdin.flush()
+        wait_for(lambda: "forked" in runs.output(), runs)
+        own.sendall(b"Host: localhost\r\n\r\n")
+        answer = b""
+        while chunk := own.recv(65536):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 "), answer
 
 
 def test_forks_from_many_threads(runs: Runs) -> None:

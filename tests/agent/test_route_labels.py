@@ -1,15 +1,15 @@
 """Which endpoint or task keeps memory, under real servers and frameworks and a real worker."""
 
+import contextlib
 import re
 import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from stanch.profile import Profile
+from stanch.profile import Profile, parse
 from tests.agent.hosts import Runs, ask, heap, runs_directory, wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -268,8 +268,9 @@ def test_django_under_gunicorn(runs: Runs) -> None:
         }
 
 
-def test_celery_worker(runs: Runs) -> None:
-    """What a task keeps has its name, also where one task runs inside another."""
+@pytest.mark.parametrize("pool", [("solo",), ("prefork", "-c", "2")], ids=["solo", "prefork"])
+def test_celery_worker(runs: Runs, pool: tuple[str, ...]) -> None:
+    """What a task keeps has its name, also where one task runs inside another, or in a child."""
     broker = runs.directory.parent / "broker"
     broker.mkdir()
     runs.script(
@@ -298,18 +299,50 @@ def test_celery_worker(runs: Runs) -> None:
     )
     send = "import jobs; jobs.outer.delay(); jobs.failing.delay(); jobs.inner.delay()"
     runs.finish(sys.executable, "-c", send)
-    command = (sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", "solo")
+    command = (sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", *pool)
     options = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO")
-    with runs.running("--interval", "32KiB", "--", *command, *options) as process:
+    with runs.running("--interval", "32KiB", "--", *command, *options):
+        wait_for(lambda: "ready." in runs.output(), runs)
 
-        def of_worker() -> dict[str, int]:
-            path = next(
-                (each for each in runs.sockets() if each.stem == str(process.pid)), Path("none")
-            )
-            return large(live_by(heap(path), "route")) if path.exists() else {}
+        def kept() -> dict[str, int]:
+            found: Counter[str] = Counter()
+            for path in runs.sockets():
+                with contextlib.suppress(OSError):  # of a process that is just ending
+                    found.update(large(live_by(heap(path), "route")))
+            return dict(found)
 
-        wait_for(lambda: sum(of_worker().values()) == 4, runs)
-        assert of_worker() == {"jobs.inner": 2, "jobs.outer": 1, "jobs.failing": 1}
+        wait_for(lambda: sum(kept().values()) == 4, runs)
+        assert kept() == {"jobs.inner": 2, "jobs.outer": 1, "jobs.failing": 1}
+
+
+def test_greenlets(runs: Runs) -> None:
+    """Each greenlet of gevent has its own label, across switches in the middle of a job."""
+    pytest.importorskip("gevent")
+    job = runs.script(
+        "jobs.py",
+        """
+        from gevent import monkey
+        monkey.patch_all()
+        import gevent, stanch, sys
+        KEPT = []
+        def keep():
+            KEPT.append([bytes(2000) for _ in range(10_000)])
+        def work(name, times):
+            with stanch.label(name):
+                for _ in range(times):
+                    gevent.sleep(0)
+                    keep()
+                    gevent.sleep(0)
+        gevent.joinall([gevent.spawn(work, name, times)
+                        for name, times in (("one", 3), ("two", 2), ("three", 1))])
+        keep()
+        open(sys.argv[1], "wb").write(stanch.heap_profile())
+        """,
+    )
+    profile = runs.directory / "heap.pb.gz"
+    runs.stanch("run", "--interval", "32KiB", "--", sys.executable, job, profile)
+    found = large(live_by(parse(profile.read_bytes()), "route"))
+    assert found == {"one": 3, "two": 2, "three": 1, "": 1}
 
 
 def test_labels_off(runs: Runs) -> None:

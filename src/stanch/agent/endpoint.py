@@ -99,6 +99,7 @@ class Endpoint:
         self._rate = RateLimit(time.monotonic, READS_PER_SECOND, READS_AT_ONCE)
         self._lock = threading.Lock()
         self._handlers: set[threading.Thread] = set()
+        self._served: set[int] = set()  # descriptors of open connections
         self._acceptor: threading.Thread | None = None
         self._listening: Listening | None = None
         self._inode: tuple[int, int] | None = None
@@ -172,10 +173,20 @@ class Endpoint:
         if address.path is not None and _inode(address.path) == self._inode:
             with contextlib.suppress(OSError):
                 Path(address.path).unlink()
-        self.abandon()
+        self._close_listening()
 
     def abandon(self) -> None:
-        """Close the descriptors only: in a forked child, where the rest belongs to the parent."""
+        """Close the descriptors only: in a forked child, where the rest belongs to the parent.
+
+        Those of connections too: a client waits for the end of what a copy keeps open.
+        """
+        self._close_listening()
+        for descriptor in self._served:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._served.clear()
+
+    def _close_listening(self) -> None:
         listening, self._listening, self._acceptor = self._listening, None, None
         if listening is not None:
             listening.close()
@@ -256,31 +267,28 @@ class Endpoint:
 
     def _serve(self, connection: socket.socket) -> None:
         """Serve one connection; the thread's own work. Nothing that happens in it leaves it."""
+        descriptor = connection.fileno()
+        self._served.add(descriptor)
         try:
-            with self._secured(connection) as secured:
-                self._exchange(secured)
+            if self._tls is not None:
+                connection.settimeout(REQUEST_S)
+                connection = self._tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+                connection.do_handshake()
+            self._exchange(connection)
         except (OSError, ClientGoneError):
             pass  # The client left, or never spoke TLS: nobody is there to be told.
         except Exception:
             # The host's stderr is not ours to write to; the count shows that something is wrong.
             self._meter.read(OTHER, 500)
         finally:
+            # First: the number of one that is closed may be the host's a moment later.
+            self._served.discard(descriptor)
             connection.close()
             self._meter.spent(time.thread_time_ns())
             with self._lock:
                 self._handlers.discard(threading.current_thread())
-
-    def _secured(self, connection: socket.socket) -> socket.socket:
-        if self._tls is None:
-            return connection
-        connection.settimeout(REQUEST_S)
-        secured = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        try:
-            secured.do_handshake()
-        except OSError:
-            secured.close()
-            raise
-        return secured
 
     def _exchange(self, connection: socket.socket) -> None:
         request = Request("?", "?")
