@@ -132,6 +132,14 @@ def container_families() -> list[Family]:
             family = Family(name, "gauge", help_text)
             family.add(value, {})
             families.append(family)
+    if account.oom_kills is not None:
+        kills = Family(
+            "stanch_memory_oom_kills_total",
+            "counter",
+            "Processes of the container that the kernel killed for want of memory.",
+        )
+        kills.add(account.oom_kills, {})
+        families.append(kills)
     kinds = Family("stanch_cgroup_memory_bytes", "gauge", "Memory of the container by kind.")
     for kind, size in account.parts():
         kinds.add(size, {"kind": kind})

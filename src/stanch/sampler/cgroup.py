@@ -86,7 +86,7 @@ def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccou
         anon, cache, shared = (stat.get(f"total_{name}") for name in ("rss", "cache", "shmem"))
         inactive = stat.get("total_inactive_file")
         kernel_all = _read_bytes(group.directory / "memory.kmem.usage_in_bytes")
-        peak_file, events_file = "memory.max_usage_in_bytes", "memory.oom_control"
+        peak_file = "memory.max_usage_in_bytes"
     else:
         anon, cache, shared = (stat.get(name) for name in ("anon", "file", "shmem"))
         inactive, reclaimable = stat.get("inactive_file"), stat.get("slab_reclaimable")
@@ -95,7 +95,7 @@ def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccou
             parts = ("slab", "kernel_stack", "pagetables", "percpu", "vmalloc")
             whole = stat.get("kernel", sum(stat.get(name, 0) for name in parts))
             kernel = max(whole - (reclaimable or 0), 0) + stat.get("sock", 0)
-        peak_file, events_file = "memory.peak", "memory.events"
+        peak_file = "memory.peak"
     memory = _memory_of(group, inactive)
     file = None if cache is None else max(cache - (shared or 0), 0)
     other = None
@@ -117,8 +117,14 @@ def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccou
         other_bytes=other,
         inactive_file_bytes=inactive,
         peak_bytes=_read_bytes(group.directory / peak_file),
-        oom_kills=_numbers(group.directory / events_file).get("oom_kill"),
+        oom_kills=group_oom_kills(group.directory, group.version),
     )
+
+
+def group_oom_kills(directory: Path, version: int) -> int | None:
+    """Return how many processes of a memory cgroup the kernel has killed; None when unknown."""
+    name = "memory.oom_control" if version == 1 else "memory.events"
+    return _numbers(directory / name).get("oom_kill")
 
 
 def _memory_of(group: MemoryGroup, inactive_file_bytes: int | None) -> GroupMemory:
