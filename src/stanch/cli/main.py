@@ -13,6 +13,7 @@ from stanch.cli import (
     alarms,
     attach,
     autopsy,
+    deaths,
     demo,
     evaluate,
     memory,
@@ -24,7 +25,7 @@ from stanch.cli import (
 from stanch.cli.errors import CliError
 from stanch.version import __version__
 
-PARTS = (run, attach, watch, alarms, why, memory, report, autopsy, evaluate, demo)
+PARTS = (run, attach, watch, alarms, deaths, why, memory, report, autopsy, evaluate, demo)
 
 EPILOG = """\
 examples:

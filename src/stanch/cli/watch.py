@@ -6,7 +6,6 @@ Exit codes: 0 nothing was confirmed, 1 something was, 2 wrong use or no target e
 import argparse
 import contextlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +14,7 @@ from stanch.cli.errors import CliError
 if TYPE_CHECKING:
     from stanch.collect import TargetSource
     from stanch.server.alarming import Alarming
+    from stanch.server.chronicle import Chronicle
     from stanch.server.watch import Watcher, WatchState
 
 _EPILOG = """\
@@ -71,7 +71,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--data",
         metavar="DIR",
         type=Path,
-        help="where alarms are kept (the directory of `stanch alarms`)",
+        help="keep deaths and alarms there, for `stanch deaths` and `stanch alarms`",
+    )
+    parser.add_argument(
+        "--tables",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="where processes of this machine keep their live tables (`stanch run --table`)",
     )
     parser.set_defaults(run=run)
 
@@ -91,12 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
     confirmed: set[tuple[str, bool, str, str]] = set()
     last = None
     with contextlib.ExitStack() as ending:
-        watcher = ending.enter_context(Watcher(source, every_s))
+        chronicle = _chronicle(arguments, ending)
+        witness = chronicle.witness if chronicle is not None else None
+        watcher = ending.enter_context(Watcher(source, every_s, witness=witness))
         alarming = _alarming(arguments, watcher, ending)
         output.start(len(source.targets()), every_s)
         try:
             for state in watcher.run(for_s):
-                last = state if alarming is None else _alarmed(alarming, state)
+                last = state if chronicle is None else chronicle.take(state)
+                last = last if alarming is None else _alarmed(alarming, last)
                 confirmed |= {finding.key for finding in state.confirmed}
                 output.show(last)
         except KeyboardInterrupt:
@@ -106,6 +117,21 @@ def run(arguments: argparse.Namespace) -> int:
         if not watcher.answered:
             raise CliError(_no_answer(last), 2)
     return 1 if confirmed else 0
+
+
+def _chronicle(arguments: argparse.Namespace, ending: contextlib.ExitStack) -> "Chronicle | None":
+    if arguments.data is None and arguments.alarms is None:
+        if arguments.tables:
+            raise CliError("--tables needs --data, where deaths are kept", 2)
+        return None
+    from stanch.journal import JournalError, default_directory
+    from stanch.server.chronicle import Chronicle
+
+    try:
+        chronicle = Chronicle(arguments.data or default_directory(), arguments.tables)
+    except JournalError as error:
+        raise CliError(str(error), 2) from error
+    return ending.enter_context(chronicle)
 
 
 def _alarming(
@@ -134,8 +160,7 @@ def _alarmed(alarming: "Alarming", state: "WatchState") -> "WatchState":
     trouble = alarming.trouble
     if trouble is None:
         return state
-    errors = [*filter(None, [state.source_error]), f"alarms: {trouble}"]
-    return replace(state, source_error="; ".join(errors))
+    return state.troubled(f"alarms: {trouble}")
 
 
 def _source(arguments: argparse.Namespace) -> "TargetSource":

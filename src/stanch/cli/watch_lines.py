@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from stanch.deaths.telling import death_facts, death_title, forecast_text
 from stanch.detect import (
     LEAKS,
     Finding,
@@ -63,6 +64,9 @@ class PlainLines:
             if row.memory_bytes is not None and (news or is_due):
                 self._verdicts[row.instance] = row.verdict
                 yield row_text(row)
+        for death in state.deaths:
+            yield f"ended: {death_title(death)}"
+            yield from (f"  {text}" for text in (death_facts(death), forecast_text(death)) if text)
         for event, findings in _events(state):
             for finding in findings:
                 place = (finding.service, finding.file, finding.function)
@@ -105,6 +109,9 @@ class JsonLines:
                 about = {"step": state.step, "change": change}
                 about["finding"] = finding_to_dict(finding)
                 lines.append(_event("finding", state.unix_s, about))
+        for death in state.deaths:
+            about = {"step": state.step, "death": asdict(death)}
+            lines.append(_event("death", state.unix_s, about))
         _write(self._stream, lines)
 
     def end(self, state: WatchState | None, confirmed: int) -> None:

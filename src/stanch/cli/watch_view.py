@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from stanch.deaths.telling import death_title
 from stanch.detect import (
     LEAKS,
     STAGES,
@@ -64,6 +65,10 @@ def picture(state: WatchState, every_s: float, width: int, height: int | None) -
     parts: list[RenderableType] = [_head(state, every_s), _table(state, width, rows_room)]
     if len(state.rows) > rows_room:
         parts.append(Text(f"  and {len(state.rows) - rows_room} more targets", "dim"))
+    parts += [
+        Text(f"ended: {death_title(death)}", "bold red", no_wrap=True, overflow="ellipsis")
+        for death in state.deaths[-_TROUBLES:]
+    ]
     troubles = [f"{row.instance}: {row.error}" for row in state.rows if row.error]
     if state.source_error:
         troubles.insert(0, state.source_error)
@@ -73,7 +78,7 @@ def picture(state: WatchState, every_s: float, width: int, height: int | None) -
     if len(troubles) > _TROUBLES:
         parts.append(Text(f"  and {len(troubles) - _TROUBLES} more errors", "dim"))
     if lines_left is not None:
-        lines_left -= min(len(troubles), _TROUBLES + 1)
+        lines_left -= min(len(troubles), _TROUBLES + 1) + min(len(state.deaths), _TROUBLES)
     for number, finding in enumerate(findings):
         block = _finding(finding, width)
         needs = _lines_of(block, width)

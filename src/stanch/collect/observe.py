@@ -73,7 +73,7 @@ def _process(scrape: Scrape, heap: ProcessHeap | None, metrics: Exposition) -> P
         requests=_requests(metrics, of_pid, comments),
         in_flight=metrics.total("stanch_requests_in_flight", of_pid),
         period_bytes=float(profile.period) if profile and profile.period > 0 else 512 * 1024.0,
-        heap=_heap(profile) if profile is not None else (),
+        heap=stack_heaps(profile) if profile is not None else (),
         heap_fresh=heap.fresh if heap is not None else False,
     )
 
@@ -153,7 +153,7 @@ class _Stacks:
         return frames
 
 
-def _heap(profile: Profile) -> tuple[StackHeap, ...]:
+def stack_heaps(profile: Profile) -> tuple[StackHeap, ...]:
     """Add up the samples of each stack, whatever their labels of threads and routes say.
 
     Values below zero, which no heap has, count as zero.

@@ -18,8 +18,9 @@ from stanch.collect import (
     TargetSource,
     observe,
 )
+from stanch.deaths import Death
 from stanch.detect import LEAKS, Finding, InstanceVerdict, Settings, judge_service
-from stanch.store import MemoryStore, ServiceSeries
+from stanch.store import Look, MemoryStore, ServiceSeries
 
 _RESOLVED_AFTER = 6
 """A finding that is not seen in so many steps is resolved."""
@@ -48,7 +49,8 @@ class WatchState:
     """What a step found. new, changed and resolved are those findings that are news.
 
     elapsed_s: since the watcher began, monotonic. source_error: why the list of targets is not
-    up to date. A finding changes when its kind, stage or line does.
+    up to date, or what else of the watch does not work. A finding changes when its kind, stage or
+    line does. deaths: those that were noticed since the state before, where they are kept.
     """
 
     step: int
@@ -60,6 +62,11 @@ class WatchState:
     changed: tuple[Finding, ...] = ()
     resolved: tuple[Finding, ...] = ()
     source_error: str | None = None
+    deaths: tuple[Death, ...] = ()
+
+    def troubled(self, trouble: str) -> "WatchState":
+        """The state with one more sentence about what does not work."""
+        return replace(self, source_error="; ".join(filter(None, (self.source_error, trouble))))
 
     @property
     def confirmed(self) -> tuple[Finding, ...]:
@@ -78,6 +85,7 @@ class _Followed:
 class Watcher:
     """Watches targets every `every_s` seconds. Close it, or use it in a `with` block.
 
+    witness: is shown each scrape and what it says, None when it says nothing.
     monotonic, wall, sleep: the clocks and the pause between steps, for tests to replace.
     """
 
@@ -90,6 +98,7 @@ class Watcher:
         store: MemoryStore | None = None,
         timeout_s: float | None = None,
         concurrency: int = 8,
+        witness: Callable[[Scrape, Look | None], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -98,6 +107,7 @@ class Watcher:
         self._every_s = every_s
         self._settings = settings or Settings()
         self._store = store or MemoryStore()
+        self._witness = witness
         self._monotonic = monotonic
         self._wall = wall
         self._sleep = sleep
@@ -156,6 +166,8 @@ class Watcher:
         scrapes = self._runner.run(self._scraper.scrape(targets))
         for scrape in scrapes:
             look = observe(scrape)
+            if self._witness is not None:
+                self._witness(scrape, look)
             if look is not None:
                 self._answered = True
                 self._names[scrape.target] = (look.service, look.instance)

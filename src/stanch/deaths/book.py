@@ -1,0 +1,86 @@
+"""The book of deaths in the journal: the newest ones, of which the last have their profiles."""
+
+from stanch.deaths.death import Death, death_from_json, death_to_json, joined
+from stanch.journal import Transaction
+
+MOST_DEATHS = 10_000
+MOST_PROFILES = 500
+MAX_PROFILE_BYTES = 8 * 1024 * 1024
+SAME_DEATH_S = 120.0
+"""Two words about the end of the same instance within so long are about one death, when they do not
+name different processes."""
+
+
+def record(transaction: Transaction, death: Death, profile: bytes | None = None) -> Death:
+    """Write a death down, or add to what is written of it; return what is written now.
+
+    profile: pprof, gzip; one beyond MAX_PROFILE_BYTES is left out.
+    """
+    if profile is not None and len(profile) > MAX_PROFILE_BYTES:
+        profile = None
+    number, known = _same(transaction, death)
+    if number is None or known is None:
+        row = (death.key, death.service, death.instance, death.cause, death.died_unix)
+        transaction.execute(
+            "INSERT INTO deaths (key, service, instance, cause, died_unix, body, profile)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*row, death_to_json(death), profile),
+        )
+        _forget_oldest(transaction)
+        return death
+    now = joined(known, death)
+    kept = profile if now.profile_from == death.profile_from else None
+    transaction.execute(
+        "UPDATE deaths SET cause = ?, died_unix = ?, body = ?, profile = coalesce(?, profile)"
+        " WHERE id = ?",
+        (now.cause, now.died_unix, death_to_json(now), kept, number),
+    )
+    return now
+
+
+def deaths(
+    transaction: Transaction, service: str | None = None, most: int = 100
+) -> list[tuple[int, Death]]:
+    """Return the newest deaths with their numbers, the newest first."""
+    where = "" if service is None else "WHERE service = ?"
+    values = (most,) if service is None else (service, most)
+    rows = transaction.execute(
+        f"SELECT id, body FROM deaths {where} ORDER BY died_unix DESC, id DESC LIMIT ?", values
+    )
+    return [(row["id"], death_from_json(row["body"])) for row in rows]
+
+
+def death_by_number(transaction: Transaction, number: int) -> Death | None:
+    """Return a death; None when there is none of this number."""
+    row = transaction.execute("SELECT body FROM deaths WHERE id = ?", (number,)).fetchone()
+    return death_from_json(row["body"]) if row is not None else None
+
+
+def profile_of(transaction: Transaction, number: int) -> bytes | None:
+    """Return the last heap profile of the dead; None when there is none any more."""
+    row = transaction.execute("SELECT profile FROM deaths WHERE id = ?", (number,)).fetchone()
+    return row["profile"] if row is not None else None
+
+
+def _same(transaction: Transaction, death: Death) -> tuple[int | None, Death | None]:
+    rows = transaction.execute(
+        "SELECT id, body FROM deaths WHERE service = ? AND instance = ?"
+        " AND (key = ? OR abs(died_unix - ?) < ?) ORDER BY died_unix DESC LIMIT 8",
+        (death.service, death.instance, death.key, death.died_unix, SAME_DEATH_S),
+    )
+    for row in rows:
+        known = death_from_json(row["body"])
+        either = set(known.pids) | set(death.pids)
+        both = set(known.pids) & set(death.pids)
+        if known.key == death.key or both or len(either) in (len(known.pids), len(death.pids)):
+            return row["id"], known
+    return None, None
+
+
+def _forget_oldest(transaction: Transaction) -> None:
+    newest = "(SELECT id FROM deaths ORDER BY died_unix DESC, id DESC LIMIT ?)"
+    transaction.execute(f"DELETE FROM deaths WHERE id NOT IN {newest}", (MOST_DEATHS,))
+    transaction.execute(
+        f"UPDATE deaths SET profile = NULL WHERE profile IS NOT NULL AND id NOT IN {newest}",
+        (MOST_PROFILES,),
+    )

@@ -1,0 +1,392 @@
+"""The witness: sees each look at each target, and notices which processes are no longer there.
+
+It is given every scrape, and told by others what only they know (a parent's exit status, the
+kubelet's reason, a recycler's intent). An end is believed when a process of this machine is gone
+from /proc, when another process answers in its place, or when looks that got through do not show
+it again and again. A target that does not answer is not dead: only after GONE_AFTER_S is it written
+down as ended unseen.
+"""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stanch.collect import Scrape, Target
+from stanch.deaths.autopsy import Autopsy, autopsy_of, table_autopsy, table_of, table_paths
+from stanch.deaths.book import record
+from stanch.deaths.cause import Evidence, cause_of
+from stanch.deaths.death import Death, Forecast
+from stanch.journal import Journal
+from stanch.profile import Profile, encode
+from stanch.sampler.cgroup import group_oom_kills, memory_group
+from stanch.store import Look
+from stanch.store.life import NEAR_LIMIT, is_same_life, memory_of
+
+MISSING_LOOKS = 3
+GONE_AFTER_S = 600.0
+_SAME_START_S = 3.0
+_MOST_TARGETS = 1000
+_OOM_KILLS = "stanch_memory_oom_kills_total"
+
+
+@dataclass(slots=True)
+class _Process:
+    """The last that is known of a process.
+
+    is_here: it is surely one of this machine. has_table: it has been seen to keep a live table,
+    which it removes when it ends in good order.
+    """
+
+    pid: int | None
+    started: float | None
+    is_here: bool
+    has_table: bool = False
+    profile: Profile | None = None
+    profile_unix: float = 0.0
+    live_bytes: float = 0.0
+    missing: int = 0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A target and its present life."""
+
+    look: Look
+    began_unix: float
+    rise_bytes: float = 0.0
+    processes: dict[int | None, _Process] = field(default_factory=dict)
+    group: Path | None = None
+    group_version: int = 0
+    oom_kills: int | None = None
+    forecast: Forecast | None = None
+
+
+class DeathWatch:
+    """Writes deaths into a journal. For one thread.
+
+    tables: directories of live tables (`stanch run --table DIR`) on this machine. root: "/" but for
+    tests. Raises JournalError where the journal cannot be written.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        tables: Iterable[Path] = (),
+        *,
+        wall: Callable[[], float] = time.time,
+        root: Path = Path("/"),
+    ) -> None:
+        self._journal = journal
+        self._tables = tuple(tables)
+        self._wall = wall
+        self._root = root
+        self._watched: dict[Target, _Watched] = {}
+        self._noticed: list[Death] = []
+
+    def take(self) -> list[Death]:
+        """Return the deaths written down since the last call, oldest first."""
+        noticed, self._noticed = self._noticed, []
+        return noticed
+
+    def witness(self, scrape: Scrape, look: Look | None) -> None:
+        """Take in one scrape of a target; look: what it says, None when it says nothing."""
+        watched = self._watched.get(scrape.target)
+        if look is None:
+            if watched is not None and self._is_gone(watched):
+                self._end(scrape.target, watched, list(watched.processes.values()), Evidence())
+            return
+        if watched is not None and not is_same_life(watched.look, look):
+            changed = Evidence(deployed=_deployed(watched, scrape))
+            self._end(scrape.target, watched, list(watched.processes.values()), changed)
+            watched = None
+        if watched is None:
+            if len(self._watched) >= _MOST_TARGETS:
+                return
+            age_s = look.processes[0].age_s if look.processes else None
+            watched = _Watched(look, look.unix_s - (age_s or 0.0))
+            self._watched[scrape.target] = watched
+        else:
+            self._notice_missing(scrape, watched, look)
+        self._update(scrape, watched, look)
+
+    def foretell(self, instance: str, forecast: Forecast) -> None:
+        """Note what was said of an instance; the first word of each life is kept."""
+        for watched in self._watched.values():
+            if watched.look.instance == instance and watched.forecast is None:
+                watched.forecast = forecast
+
+    def forget_all_but(self, instances: Collection[str]) -> None:
+        """Stop to watch instances that are no longer targets; they have not died of that."""
+        for target, watched in list(self._watched.items()):
+            if watched.look.instance not in instances:
+                del self._watched[target]
+
+    def tell(
+        self,
+        service: str,
+        instance: str,
+        evidence: Evidence,
+        *,
+        died_unix: float | None = None,
+        pid: int | None = None,
+        memory_bytes: float | None = None,
+        limit_bytes: float | None = None,
+    ) -> Death:
+        """Write down an end that somebody else knows of, with all that was seen of the instance.
+
+        died_unix: None when it ended just now; after a while it must be told, lest the end be taken
+        for that of the next life.
+        pid: of the process that ended; None when all of the instance's did.
+        """
+        when = self._wall() if died_unix is None else died_unix
+        for target, watched in self._watched.items():
+            if (watched.look.service, watched.look.instance) != (service, instance):
+                continue
+            ended = [each for each in watched.processes.values() if pid in (None, each.pid)]
+            if not ended or watched.began_unix > when:
+                break
+            return self._end(target, watched, ended, evidence, when, memory_bytes)
+        cause, how, sure = cause_of(evidence)
+        death = Death(
+            key=f"{service}/{instance}/{pid or ''}/{when:.0f}",
+            service=service,
+            instance=instance,
+            pids=() if pid is None else (pid,),
+            cause=cause,
+            how=how,
+            sure=sure,
+            died_unix=when,
+            memory_bytes=memory_bytes,
+            limit_bytes=limit_bytes,
+        )
+        return self._write(death, None)
+
+    def _update(self, scrape: Scrape, watched: _Watched, look: Look) -> None:
+        before, now = memory_of(watched.look), memory_of(look)
+        watched.rise_bytes = max(0.0, (now or 0.0) - (before or now or 0.0))
+        watched.look = look
+        profiles = {heap.pid: heap.profile for heap in scrape.heaps}
+        starts = _starts(scrape)
+        for process in look.processes:
+            known = watched.processes.get(process.pid)
+            if known is None:
+                started = starts.get(process.pid) if process.pid is not None else None
+                is_here = self._is_here(scrape, process.pid, started)
+                known = _Process(process.pid, process.started, is_here)
+                watched.processes[process.pid] = known
+                self._find_group(watched, known)
+            if known.is_here and not known.has_table and process.pid is not None:
+                known.has_table = bool(table_paths(self._tables, process.pid))
+            profile = profiles.get(process.pid) or profiles.get(None)
+            if profile is not None:
+                known.profile, known.profile_unix = profile, look.unix_s
+                known.live_bytes = sum(heap.live_bytes for heap in process.heap)
+        told = scrape.metrics.largest(_OOM_KILLS) if scrape.metrics is not None else None
+        count = self._count_of_kills(watched, told)
+        watched.oom_kills = count if count is not None else watched.oom_kills
+
+    def _notice_missing(self, scrape: Scrape, watched: _Watched, look: Look) -> None:
+        """Find processes of a target that answers which are no longer part of it."""
+        seen: set[int | None] = {heap.pid for heap in scrape.heaps} | set(_starts(scrape))
+        seen |= {process.pid for process in look.processes}
+        ended = []
+        for process in watched.processes.values():
+            if process.pid in seen or process.pid is None:
+                process.missing = 0
+                continue
+            process.missing += 1
+            if process.missing >= MISSING_LOOKS or (
+                process.is_here and not self._exists(process.pid)
+            ):
+                ended.append(process)
+        if ended:
+            told = scrape.metrics.largest(_OOM_KILLS) if scrape.metrics is not None else None
+            killed = self._oom_killed(watched, told)
+            self._end(scrape.target, watched, ended, Evidence(oom_killed=killed))
+
+    def _end(
+        self,
+        target: Target,
+        watched: _Watched,
+        ended: list[_Process],
+        evidence: Evidence,
+        died_unix: float | None = None,
+        memory_bytes: float | None = None,
+    ) -> Death:
+        look = watched.look
+        when = died_unix if died_unix is not None else look.unix_s
+        heaviest = sorted(ended, key=lambda process: -process.live_bytes)
+        autopsy, source, taken_unix, clean = self._autopsy(heaviest, watched.began_unix)
+        memory = memory_bytes if memory_bytes is not None else memory_of(look)
+        seen = Evidence(
+            oom_killed=self._oom_killed(watched),
+            clean=clean,
+            near_limit=_near_limit(memory, watched.rise_bytes, look.limit_bytes),
+        )
+        cause, how, sure = cause_of(evidence | seen)
+        pids = tuple(process.pid for process in heaviest if process.pid is not None)
+        is_whole = len(ended) == len(watched.processes)
+        of = set(pids)
+        counted = [each for each in look.processes if each.pid in of or each.pid is None]
+        death = Death(
+            key=f"{look.service}/{look.instance}/{'+'.join(map(str, sorted(pids)))}"
+            f"/{watched.began_unix:.0f}",
+            service=look.service,
+            instance=look.instance,
+            pids=pids,
+            cause=cause,
+            how=how,
+            sure=sure,
+            died_unix=when,
+            uptime_s=max(0.0, when - watched.began_unix),
+            memory_bytes=memory,
+            limit_bytes=look.limit_bytes,
+            requests=_total(each.requests for each in counted),
+            in_flight=_total(each.in_flight for each in counted),
+            forecast=watched.forecast,
+        )
+        if autopsy is not None:
+            death = replace(
+                death,
+                file=autopsy.file,
+                line=autopsy.line,
+                function=autopsy.function,
+                taken_by=autopsy.taken_by,
+                place_bytes=autopsy.place_bytes,
+                live_bytes=autopsy.live_bytes,
+                profile_from=source,
+                profile_age_s=max(0.0, when - taken_unix),
+            )
+        if is_whole:
+            self._watched.pop(target, None)
+        else:
+            watched.forecast = None
+            for process in ended:
+                watched.processes.pop(process.pid, None)
+        return self._write(death, autopsy)
+
+    def _write(self, death: Death, autopsy: Autopsy | None) -> Death:
+        profile = encode(autopsy.profile) if autopsy is not None else None
+        with self._journal.write() as transaction:
+            written = record(transaction, death, profile)
+        self._noticed.append(written)
+        return written
+
+    def _autopsy(
+        self, heaviest: list[_Process], began_unix: float
+    ) -> tuple[Autopsy | None, str, float, bool | None]:
+        """Return the autopsy, where it is from, of when, and whether the end was a clean one."""
+        best: tuple[Autopsy | None, str, float] = (None, "", 0.0)
+        clean: bool | None = None
+        for process in heaviest:
+            if process.pid is None or not process.is_here:
+                continue
+            image = table_of(self._tables, process.pid, began_unix)
+            if image is not None or process.has_table:
+                was_clean = image is None or image.stopped
+                clean = was_clean if clean is None else clean and was_clean
+            if image is None:
+                continue
+            found = table_autopsy(image)
+            if found is not None and (best[0] is None or found.live_bytes > best[0].live_bytes):
+                taken_unix = (image.start_unix_ns + image.uptime_ns) / 1e9
+                best = (found, "table", taken_unix)
+        if best[0] is None:
+            for process in heaviest:
+                found = autopsy_of(process.profile) if process.profile is not None else None
+                if found is not None:
+                    best = (found, "scrape", process.profile_unix)
+                    break
+        return (*best, clean)
+
+    def _is_gone(self, watched: _Watched) -> bool:
+        """Whether a target that does not answer has surely ended, or was away for too long."""
+        known = [process for process in watched.processes.values() if process.pid is not None]
+        if known and all(each.is_here and not self._exists(each.pid) for each in known):
+            return True
+        return self._wall() - watched.look.unix_s >= GONE_AFTER_S
+
+    def _exists(self, pid: int | None) -> bool:
+        return (self._root / "proc" / str(pid)).exists()
+
+    def _is_here(self, scrape: Scrape, pid: int | None, started_unix: float | None) -> bool:
+        """Whether a pid that a target tells is one of this machine, and not of a container's."""
+        if pid is None or not scrape.target.is_local:
+            return False
+        if scrape.local is not None:
+            return scrape.local.pid == pid
+        here = _start_unix(pid, self._root)
+        if here is None or started_unix is None:
+            return False
+        return abs(here - started_unix) < _SAME_START_S
+
+    def _find_group(self, watched: _Watched, process: _Process) -> None:
+        if watched.group is None and process.is_here and process.pid is not None:
+            group = memory_group(process.pid, self._root)
+            if group is not None:
+                watched.group, watched.group_version = group.directory, group.version
+                watched.oom_kills = group_oom_kills(group.directory, group.version)
+
+    def _oom_killed(self, watched: _Watched, told: float | None = None) -> bool | None:
+        """Whether the kernel has counted a kill in the group since the last look; None unknown.
+
+        told: the count as the target tells it now.
+        """
+        count = self._count_of_kills(watched, told)
+        if count is None or watched.oom_kills is None:
+            return None
+        return True if count > watched.oom_kills else None
+
+    def _count_of_kills(self, watched: _Watched, told: float | None) -> int | None:
+        if watched.group is not None:
+            return group_oom_kills(watched.group, watched.group_version)
+        return None if told is None else int(told)
+
+
+def _starts(scrape: Scrape) -> dict[int, float]:
+    """The start of each process that the metrics speak of, Unix time."""
+    if scrape.metrics is None:
+        return {}
+    return {
+        int(metric.labels["pid"]): metric.value
+        for metric in scrape.metrics.metrics.get("process_start_time_seconds", ())
+        if metric.labels.get("pid", "").isdigit()
+    }
+
+
+def _start_unix(pid: int, root: Path) -> float | None:
+    try:
+        text = (root / "proc" / str(pid) / "stat").read_text(errors="replace")
+        ticks = int(text.rpartition(")")[2].split()[19])
+        up_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+    return time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _near_limit(memory: float | None, rise: float, limit: float | None) -> bool | None:
+    """Whether memory was at its limit, or would have been by the next look."""
+    if memory is None or not limit:
+        return None
+    return memory + 1.5 * rise >= NEAR_LIMIT * limit
+
+
+def _total(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _deployed(watched: _Watched, scrape: Scrape) -> str:
+    """Say from which build to which, where the executables tell; "" when they are the same."""
+    old = next((each.profile for each in watched.processes.values() if each.profile), None)
+    new = scrape.heaps[0].profile if scrape.heaps else None
+    builds = [_build(profile) if profile is not None else "" for profile in (old, new)]
+    if not all(builds) or builds[0] == builds[1]:
+        return ""
+    return f"build {builds[0][:12]} to {builds[1][:12]}"
+
+
+def _build(profile: Profile) -> str:
+    return profile.mappings[0].build_id if profile.mappings else ""

@@ -1,0 +1,80 @@
+"""The chronicle of a watch: every end of a process goes into the journal, with what was foretold.
+
+A journal that cannot be written is told as `trouble`, in a sentence; the watch goes on.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from stanch.collect import Scrape
+from stanch.deaths import Death, DeathWatch, Evidence, Forecast
+from stanch.detect import Finding, finding_title
+from stanch.journal import Journal, JournalError
+from stanch.server.watch import WatchState
+from stanch.store import Look
+
+
+class Chronicle:
+    """Give `witness` to the Watcher, and each state to `take`. Use it in a `with` block.
+
+    directory: the data directory. tables: directories of live tables on this machine.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tables: Iterable[Path] = (),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises JournalError."""
+        self._journal = Journal(directory)
+        self._deaths = DeathWatch(self._journal, tables, wall=wall)
+        self.trouble: str | None = None
+
+    def __enter__(self) -> "Chronicle":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def witness(self, scrape: Scrape, look: Look | None) -> None:
+        """See DeathWatch. Never raises."""
+        try:
+            self._deaths.witness(scrape, look)
+        except JournalError as error:
+            self.trouble = str(error)
+
+    def tell(
+        self, service: str, instance: str, evidence: Evidence, **known: float | None
+    ) -> Death | None:
+        """Write down an end that somebody else knows of; see DeathWatch. None when it failed."""
+        try:
+            return self._deaths.tell(service, instance, evidence, **known)  # type: ignore[arg-type]
+        except JournalError as error:
+            self.trouble = str(error)
+            return None
+
+    def take(self, state: WatchState) -> WatchState:
+        """Note what a state foretells; return it with the deaths and troubles since the last."""
+        leaks = {
+            (finding.service, instance): finding
+            for finding in reversed(state.findings)
+            if finding.is_confirmed_leak
+            for instance in finding.instances
+        }
+        for row in state.rows:
+            finding = leaks.get((row.service, row.instance))
+            if finding is not None and row.seconds_to_death is not None:
+                forecast = _forecast(state.unix_s, finding, row.seconds_to_death)
+                self._deaths.foretell(row.instance, forecast)
+        self._deaths.forget_all_but({row.instance for row in state.rows})
+        state = replace(state, deaths=tuple(self._deaths.take()))
+        trouble, self.trouble = self.trouble, None
+        return state.troubled(f"deaths: {trouble}") if trouble else state
+
+
+def _forecast(now_unix: float, finding: Finding, seconds: tuple[float, float, float]) -> Forecast:
+    soonest, likely, latest = (now_unix + each for each in seconds)
+    return Forecast(now_unix, finding_title(finding), soonest, likely, latest)
