@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from stanch.alert.alarm import Alarm, alarm_from_json, alarm_to_json
-from stanch.alert.condition import Condition, condition_of
+from stanch.alert.condition import Condition, condition_of, without_doubles
 from stanch.alert.lifecycle import News, Policy, Quiet, follow
 from stanch.detect import Stage
 from tests.alert.samples import leak
@@ -197,3 +197,40 @@ def test_a_finding_becomes_a_condition_by_its_cause() -> None:
     assert first.death_unix == BEGIN + 47.0
     assert "at its limit in 47 s" in first.text
     assert condition_of(CACHE, BEGIN) is None
+
+
+def test_tasks_and_what_they_hold_are_one_alarm() -> None:
+    """The count goes first, or whichever was told; other files, services and kinds stay apart."""
+    tasks = replace(leak(cause="a.py follow"), file="a.py", is_count=True)
+    held = replace(leak(cause="a.py compose"), file="a.py", title="leak (confirmed) at compose")
+    elsewhere = replace(leak(cause="b.py keep"), file="b.py")
+    (one, other) = without_doubles([held, tasks, elsewhere])
+    assert (one.fingerprint, other) == (tasks.fingerprint, elsewhere)
+    assert "With it: leak (confirmed) at compose" in one.text
+    (one,) = without_doubles([tasks, held], {held.fingerprint})
+    assert one.fingerprint == held.fingerprint
+    apart = [tasks, replace(held, service="cart"), replace(elsewhere, fingerprint="x")]
+    assert without_doubles(apart) == apart
+    native = [replace(leak(cause="native memory"), file=""), replace(tasks, file="")]
+    assert without_doubles(native) == native
+
+
+def test_what_one_request_keeps_is_one_alarm() -> None:
+    """A leak whose function is on the stack of another is one with it and its twins."""
+    tasks = replace(leak(cause="a.py follow"), file="a.py", is_count=True)
+    stack = frozenset({"a.py compose", "app.py send", "http.py run"})
+    held = replace(leak(cause="a.py compose"), file="a.py", stack=stack)
+    sent = replace(leak(cause="app.py send"), file="app.py", stack=frozenset({"app.py send"}))
+    for order in ([tasks, held, sent], [sent, tasks, held], [held, sent, tasks]):
+        (one,) = without_doubles(order)
+        assert one.fingerprint == tasks.fingerprint
+    (one,) = without_doubles([sent, held])
+    assert one.fingerprint == sent.fingerprint
+
+
+def test_a_condition_knows_its_stack_without_lines() -> None:
+    """As the causes of other findings name functions."""
+    condition = condition_of(LEAK, BEGIN)
+    assert condition is not None
+    assert condition.cause in condition.stack
+    assert "shop/checkout.py check_out" in condition.stack

@@ -160,14 +160,15 @@ def test_a_forecast_is_held_against_the_first_death_alone(deployment: Deployment
 
 
 def test_tables_go_unless_they_are_kept(deployment: Deployment) -> None:
-    """After the autopsy the tables of a dead life are removed; with --keep they stay."""
+    """The tables of the life before the dead one are removed; with --keep they stay."""
     logbook = Logbook(deployment, SMALL)
-    died = Died("shop-1", "shop", 1, 85.0, 95.0, True, "killed", 160 * MIB)
-    kept = deployment.tables("shop-1", 1)
+    died = Died("shop-1", "shop", 2, 85.0, 95.0, True, "killed", 160 * MIB)
+    before, kept = deployment.tables("shop-1", 1), deployment.tables("shop-1", 2)
     assert logbook.note_death(80.0, died, keep_tables=True) is None
-    assert kept.exists()
+    assert before.exists()
     logbook.note_death(80.0, died, keep_tables=False)
-    assert not kept.exists()
+    assert not before.exists()
+    assert kept.exists()
 
 
 def test_only_first_lives_are_reckoned(deployment: Deployment) -> None:

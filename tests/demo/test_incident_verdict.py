@@ -8,7 +8,7 @@ import pytest
 
 from stanch.demo.host.workplace import SERVICES
 from stanch.demo.lives import Trace, life_of, reckon_life
-from stanch.demo.record import Autopsy, Death, Holding, Life, Place, Record, Sighting
+from stanch.demo.record import Autopsy, Death, Holding, Life, Place, Record, Sighting, Told, Written
 from stanch.demo.truth import HEALTHY, SEEDED_LEAKS, SeededLeak
 from stanch.demo.verdict import judge_incident, judge_repaired
 
@@ -40,6 +40,8 @@ GOOD = Record(
     deaths=(Death(80.0, "shop", "shop-1", 1, True, "killed by the kernel, out of memory"),),
     autopsies=(Autopsy("shop", "shop-1", 7, IN_SHOP, 90 * MIB, 100 * MIB),),
     holdings=(KEPT,),
+    written=(Written(81.0, "shop", "shop-1", "oom", IN_SHOP),),
+    told=(Told(31.0, "shop", "shop/sessions.py remember", "confirmed", "firing"),),
 )
 
 
@@ -111,6 +113,24 @@ def test_everything_right_is_solved() -> None:
             "shop-2 ended after 9 s of load, but not at its limit",
         ),
         ({"autopsies": ()}, "no autopsy"),
+        ({"written": ()}, "the death of shop-1 after 80 s is not on record"),
+        (
+            {"written": (replace(GOOD.written[0], at_s=95.0),)},
+            "the death of shop-1 after 80 s is not on record",
+        ),
+        (
+            {"written": (replace(GOOD.written[0], cause="crash"),)},
+            "the death of shop-1 is on record as crash, not oom",
+        ),
+        (
+            {"written": (replace(GOOD.written[0], place=Place("json/decoder.py", 1, "x")),)},
+            "the record of shop-1's death shows json/decoder.py:1 x, not the leak",
+        ),
+        ({"told": GOOD.told * 2}, "shop: 2 alarms of stage confirmed for 1 leak(s)"),
+        (
+            {"told": (replace(GOOD.told[0], service="catalog"),)},
+            "catalog: 1 alarms of stage confirmed for 0 leak(s)",
+        ),
         (
             {"autopsies": (replace(GOOD.autopsies[0], place=Place("json/decoder.py", 1, "x")),)},
             "the autopsy of shop-1 shows",
@@ -181,7 +201,7 @@ def test_a_service_that_took_no_part_is_not_missed() -> None:
 
 def test_the_repaired_code_must_be_quiet() -> None:
     """Of the repaired code nothing may be accused and nothing may die."""
-    quiet = replace(GOOD, sightings=(), deaths=(), autopsies=(), lives={})
+    quiet = replace(GOOD, sightings=(), deaths=(), autopsies=(), lives={}, told=())
     assert judge_repaired(quiet).ok
     accused = judge_repaired(replace(quiet, sightings=(SHOP_NAMED,)))
     assert [one.partition(" after")[0] for one in accused.problems] == ["shop: falsely accused"]

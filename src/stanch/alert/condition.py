@@ -1,7 +1,8 @@
 """What an alarm can be about: something that is wrong with a service at one moment."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 
 from stanch.detect import LEAKS, Finding, Stage, finding_facts, finding_title
 
@@ -16,7 +17,9 @@ class Condition:
     fingerprint: the same for the same cause, over restarts of anything; two causes differ.
     name: the kind of alarm, as Alertmanager's `alertname`. cause: where or what, without numbers
     that change. kind: of a leak, else "". rate: how bad it is, in bytes per second (None: not in
-    numbers). death_unix: when the first instance is likely to die of it.
+    numbers). death_unix: when the first instance is likely to die of it. file, is_count: of a leak:
+    where it is, and whether tasks, threads or goroutines are counted rather than bytes. stack: of
+    a leak's causes on the way to it.
     """
 
     fingerprint: str
@@ -31,6 +34,9 @@ class Condition:
     death_unix: float | None = None
     first_to_die: str = ""
     instances: tuple[str, ...] = ()
+    file: str = ""
+    is_count: bool = False
+    stack: frozenset[str] = frozenset()
 
 
 def fingerprint_of(*parts: object) -> str:
@@ -58,4 +64,48 @@ def condition_of(finding: Finding, now_unix: float) -> Condition | None:
         death_unix=None if death is None else now_unix + death[1],
         first_to_die=finding.first_to_die,
         instances=finding.instances,
+        file=finding.file,
+        is_count=finding.rate_count_per_second is not None,
+        stack=frozenset(map(_without_line, finding.stack)),
     )
+
+
+def without_doubles(conditions: Iterable[Condition], told: Container[str] = ()) -> list[Condition]:
+    """Return the conditions, with those that are one leak seen more than once as one.
+
+    Tasks that are never done keep what they allocated, and a request that leaks keeps more than one
+    thing: so leaks of a service are one when one is of tasks, threads or goroutines and the other
+    of bytes in the same file, or when the function of one is on the stack of the other. It goes on
+    under the one that was told (fingerprints in `told`), else under the count, else under the
+    first; the others are said in its text.
+    """
+    groups: list[list[Condition]] = []
+    for condition in conditions:
+        joined = [group for group in groups if any(_are_twins(each, condition) for each in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*(each for group in joined for each in group), condition])
+    return [_as_one(group, told) for group in groups]
+
+
+def _as_one(group: list[Condition], told: Container[str]) -> Condition:
+    first, *others = sorted(
+        group, key=lambda each: (each.fingerprint not in told, not each.is_count)
+    )
+    if not others:
+        return first
+    also = "; ".join(other.title for other in others)
+    return replace(first, text=f"{first.text}\nWith it: {also}.")
+
+
+def _are_twins(one: Condition, other: Condition) -> bool:
+    if one.service != other.service or not (one.file and other.file):
+        return False
+    if one.cause in other.stack or other.cause in one.stack:
+        return True
+    return one.file == other.file and one.is_count is not other.is_count
+
+
+def _without_line(frame: str) -> str:
+    """Turn "file:line function", as it stands in a finding's stack, into "file function"."""
+    place, _, function = frame.partition(" ")
+    return f"{place.rpartition(':')[0] or place} {function}"

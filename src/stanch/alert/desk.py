@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from stanch.alert.alarm import Alarm, alarm_from_json, alarm_to_json
-from stanch.alert.condition import Condition
+from stanch.alert.condition import Condition, without_doubles
 from stanch.alert.lifecycle import News, Policy, Quiet, follow
 from stanch.alert.message import Message, message_key
 from stanch.alert.outbox import put
@@ -84,7 +84,8 @@ class AlarmDesk:
         Raises JournalError; then nothing has changed, and the next call makes up for it.
         """
         shown: dict[str, Condition] = {}
-        for condition in conditions:
+        told = {alarm.fingerprint for alarm in self.alarms if alarm.told_stage}
+        for condition in without_doubles(conditions, told):
             shown.setdefault(condition.fingerprint, condition)
         with self._journal.read() as transaction:
             self._marks, self._windows = marks(transaction), windows(transaction)

@@ -4,13 +4,15 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from stanch import deaths as written
+from stanch.alert.message import Message
 from stanch.detect import LEAKS, STAGES, Finding
 
 from .autopsies import autopsy
 from .deploy import Deployment
 from .host.node import Died
 from .lives import Trace, life_of
-from .record import Autopsy, Death, Holding, Place, Record, Sighting
+from .record import Autopsy, Death, Holding, Place, Record, Sighting, Told, Written
 from .scenario import Scale
 
 
@@ -36,6 +38,8 @@ class Logbook:
         self._deaths: list[Death] = []
         self._autopsies: list[Autopsy] = []
         self._holdings: list[Holding] = []
+        self._written: dict[str, Written] = {}
+        self._told_people: list[Told] = []
         self._traces = {
             node: Trace(service.name, scale.limits[service.name])
             for service in deployment.services
@@ -74,7 +78,7 @@ class Logbook:
                 self._traces[node].readings.append((at_s, used))
 
     def note_death(self, at_s: float, died: Died, *, keep_tables: bool) -> Autopsy | None:
-        """Note a node's end and read what its tables show, which go unless they are kept."""
+        """Note a node's end and read what its tables show; older ones go unless kept."""
         self._deaths.append(
             Death(at_s, died.service, died.node, died.life, died.at_limit, died.how)
         )
@@ -83,12 +87,31 @@ class Logbook:
         if found is not None and died.at_limit:
             self._autopsies.append(found)
         if not keep_tables:
-            shutil.rmtree(tables, ignore_errors=True)
+            # Stanch itself has yet to read them; those of the life before it has read.
+            before = self._deployment.tables(died.node, died.life - 1)
+            shutil.rmtree(before, ignore_errors=True)
         return found
 
     def note_holding(self, holding: Holding) -> None:
         """Note what keeps a leak alive."""
         self._holdings.append(holding)
+
+    def note_written(self, at_s: float, death: written.Death) -> None:
+        """Note a death as Stanch wrote it down; a later word about the same one replaces it."""
+        place = Place(death.file, death.line, death.function)
+        told = death.forecast is not None
+        self._written[death.key] = Written(
+            at_s, death.service, death.instance, death.cause, place, death.taken_by, told
+        )
+
+    def note_told(self, at_s: float, message: Message) -> bool:
+        """Note what people would have been told; return whether it is an alarm, not its end."""
+        if message.news not in ("firing", "worse"):
+            return False
+        alarm = message.alarm
+        told = Told(at_s, alarm.service, alarm.cause, alarm.stage, message.news)
+        self._told_people.append(told)
+        return True
 
     def take_forecast(self, service: str) -> Forecast | None:
         """Return what the first confirmed leak of a service foretold of its first death.
@@ -113,6 +136,8 @@ class Logbook:
             deaths=tuple(self._deaths),
             autopsies=tuple(self._autopsies),
             holdings=tuple(self._holdings),
+            written=tuple(self._written.values()),
+            told=tuple(self._told_people),
         )
 
     def _note_sighting(self, at_s: float, finding: Finding) -> bool:

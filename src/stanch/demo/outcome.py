@@ -39,6 +39,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     )
     at_limit = sum(death.at_limit for death in outcome.record.deaths)
     console.print(f"Deaths at the memory limit: {at_limit}. Limits: {outcome.limits}.\n")
+    console.print(_alarms_text(outcome.record), soft_wrap=True)
     console.print(_table(outcome.verdict))
     for problem in outcome.verdict.problems:
         console.print(Text(f"MISS: {problem}", style="bold red"), soft_wrap=True)
@@ -61,9 +62,19 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "deaths": [asdict(death) for death in outcome.record.deaths],
         "holdings": [asdict(holding) for holding in outcome.record.holdings],
         "autopsies": [asdict(autopsy) for autopsy in outcome.record.autopsies],
+        "written": [asdict(written) for written in outcome.record.written],
+        "told": [asdict(told) for told in outcome.record.told],
         "sightings": [asdict(sighting) for sighting in outcome.record.sightings],
         "findings": [finding_to_dict(finding) for finding in outcome.findings],
     }
+
+
+def _alarms_text(record: Record) -> str:
+    foretold = sum(death.was_foretold for death in record.written)
+    return (
+        f"Deaths that Stanch wrote down: {len(record.written)}, {foretold} of them foretold. "
+        f"Alarms: {len(record.told)}, at most one for each leak and stage.\n"
+    )
 
 
 def _table(verdict: Verdict) -> Table:

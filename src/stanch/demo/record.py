@@ -82,6 +82,30 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A death as Stanch itself wrote it down: the cause, and the place that held the most."""
+
+    at_s: float
+    service: str
+    node: str
+    cause: str
+    place: Place
+    taken_by: str = ""
+    was_foretold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A message that people would have got: of which service and leak, "firing" or "worse"."""
+
+    at_s: float
+    service: str
+    cause: str
+    stage: str
+    news: str
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """How long a node of a service lives under load, in seconds.
 
@@ -105,6 +129,8 @@ class Record:
     deaths: tuple[Death, ...]
     autopsies: tuple[Autopsy, ...]
     holdings: tuple[Holding, ...] = ()
+    written: tuple[Written, ...] = ()
+    told: tuple[Told, ...] = ()
 
 
 def short_path(file: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from stanch.deaths import Evidence
 from stanch.detect import Finding
 
 from .deploy import Deployment, deploy, node_specs, require_servers, targets
@@ -80,9 +81,13 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
             meter = LoadMeter(plan)
             ending.callback(meter.stop)
             watched = targets(deployment, scale, tell_limits=not limiter.by_kernel)
-            watching = ending.enter_context(Watching(watched))
+            tables = [workplace.directory("tables", node) for node in deployment.addresses]
+            data = workplace.directory("data")
+            watching = ending.enter_context(Watching(watched, data, tables))
             incident = Incident(deployment, scale, supervisor, meter, watching, timeline, options)
             incident.run()
+            watching.stop()
+            incident.note_what_was_written()
         except LoadError as problem:
             raise DemoError(str(problem)) from problem
         timeline.note(f"The load ends after {duration(scale.window_s)}; everything is stopped.")
@@ -152,6 +157,19 @@ class Incident:
             if finding.is_confirmed_leak and finding.function and self._is_python(finding):
                 self._to_explain.setdefault(finding.service, finding)
         self._explain(at_s)
+        self.note_what_was_written()
+
+    def note_what_was_written(self) -> None:
+        """Note the deaths that Stanch has written down, and whom it would have told what."""
+        for death in self._watching.take_deaths():
+            self.logbook.note_written(self._at_s(death.died_unix), death)
+        for message in self._watching.take_alarms():
+            at_s = self._at_s(message.at_unix)
+            if self.logbook.note_told(at_s, message):
+                self._timeline.alarm(at_s, message)
+
+    def _at_s(self, unix_s: float) -> float:
+        return unix_s - time.time() + time.monotonic() - self._began
 
     def _is_python(self, finding: Finding) -> bool:
         return self._languages.get(finding.service) in ("gunicorn", "uvicorn")
@@ -172,6 +190,17 @@ class Incident:
 
     def _tell_death(self, died: Died) -> None:
         at_s = died.at - self._began
+        evidence = Evidence(oom_killed=True) if died.at_limit else Evidence(status=died.status)
+        died_unix = time.time() - time.monotonic() + died.at
+        self._watching.tell(
+            lambda chronicle: chronicle.tell(
+                died.service,
+                died.node,
+                evidence,
+                died_unix=died_unix,
+                memory_bytes=float(died.used_bytes),
+            )
+        )
         found = self.logbook.note_death(at_s, died, keep_tables=self._keep)
         under_load_s = min(at_s, died.lived_s)
         self._timeline.death(at_s, died, under_load_s, self.logbook.take_forecast(died.service))

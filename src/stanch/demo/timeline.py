@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from stanch.alert.message import Message
 from stanch.detect import LEAKS, Finding, size_text
 
 from .host.node import Died
@@ -26,6 +27,7 @@ _STYLES = {
     "KILLED": "bold red",
     "ended": "bold red",
     "autopsy": "cyan",
+    "alarm": "magenta",
     "kept by": "yellow",
     "cleared": "green",
 }
@@ -75,6 +77,10 @@ class Timeline:
         """Write what keeps a leak alive, from its root on."""
         grows = f"; {found.grows} grows without bound" if found.grows else ""
         self._event(at_s, "kept by", f"{found.node}: {' -> '.join(found.path)}{grows}")
+
+    def alarm(self, at_s: float, message: Message) -> None:
+        """Write what people would have been told."""
+        self._event(at_s, "alarm", message.subject)
 
     def death(self, at_s: float, died: Died, under_load_s: float, told: Forecast | None) -> None:
         """Write a node's end, how long it had lived under load, and `told`, what was foretold."""

@@ -2,17 +2,20 @@
 
 The incident is solved when each seeded leak was named beyond doubt within the first half of a
 node's life, the path to its root named what keeps it alive, nothing else was accused, a node
-really died at its limit, and the autopsies of the dead name the line too. Of the repaired code
-nothing may be accused and nothing may die.
+really died at its limit, and the autopsies of the dead name the line too. Stanch itself must have
+written down every death with that line, and people must have been told of each leak and stage once
+at most. Of the repaired code nothing may be accused, nothing may die and nobody be told.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .record import Life, Place, Record, Sighting
+from .record import Death, Life, Place, Record, Sighting, Written
 from .truth import SeededLeak
 
 IN_TIME_SHARE = 0.5
+SAME_DEATH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def judge_incident(record: Record, leaks: Sequence[SeededLeak], healthy: Sequenc
         problems.append("no node died at its memory limit, so the incident did not happen")
     problems += _wrong_autopsies(record, present)
     problems += _wrong_holders(record, present)
+    problems += _wrong_book(record, present)
+    problems += _storms(record, present)
     return Verdict(tuple(rows), tuple(problems))
 
 
@@ -71,6 +76,7 @@ def judge_repaired(record: Record) -> Verdict:
         for death in record.deaths
         if death.at_limit
     ]
+    problems += _storms(record, [])
     return Verdict(tuple(rows), tuple(problems))
 
 
@@ -176,6 +182,46 @@ def _wrong_autopsies(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
         f"the autopsy of {one.node} shows {one.place} on top, not the leak"
         for one in relevant
         if not _is_on_top(in_table[one.service], one.place)
+    ]
+
+
+def _wrong_book(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
+    """Every death at the limit must be written down as one, with the line that held the most."""
+    problems = []
+    for death in record.deaths:
+        if not death.at_limit:
+            continue
+        found = next((one for one in record.written if _is_same(one, death)), None)
+        if found is None:
+            problems.append(f"the death of {death.node} after {death.at_s:.0f} s is not on record")
+            continue
+        if found.cause != "oom":
+            problems.append(f"the death of {death.node} is on record as {found.cause}, not oom")
+        leak = next((leak for leak in leaks if leak.service == death.service), None)
+        if leak is not None and not _is_named(leak, found):
+            problems.append(f"the record of {death.node}'s death shows {found.place}, not the leak")
+    return problems
+
+
+def _is_same(written: Written, death: Death) -> bool:
+    near = abs(written.at_s - death.at_s) <= SAME_DEATH_SECONDS
+    return near and (written.service, written.node) == (death.service, death.node)
+
+
+def _is_named(leak: SeededLeak, written: Written) -> bool:
+    if leak.c_function and written.taken_by.partition(" in ")[0] != leak.c_function:
+        return False
+    return _is_at(leak, written.place)
+
+
+def _storms(record: Record, leaks: Sequence[SeededLeak]) -> list[str]:
+    """People must be told of each leak and stage once at most, and of nothing else."""
+    counts = Counter((told.service, told.stage) for told in record.told)
+    seeded = Counter(leak.service for leak in leaks)
+    return [
+        f"{service}: {count} alarms of stage {stage} for {seeded[service]} leak(s)"
+        for (service, stage), count in sorted(counts.items())
+        if count > seeded[service]
     ]
 
 

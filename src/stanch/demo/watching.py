@@ -1,12 +1,21 @@
 """Watching the nodes as `stanch watch` does, in a thread of the demo's own process."""
 
+import contextlib
+import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 
+from stanch.alert import Policy
+from stanch.alert.configuration import AlarmConfiguration
+from stanch.alert.message import Message
 from stanch.collect.targets import Target
+from stanch.deaths import Death
 from stanch.detect import Finding
+from stanch.server.alarming import Alarming
+from stanch.server.chronicle import Chronicle
 from stanch.server.watch import Watcher, WatchState
 
 from .errors import DemoError
@@ -18,15 +27,22 @@ STOP_SECONDS = 20.0
 class Watching:
     """A watcher in a thread, from `with` to the end of the block.
 
-    It is given targets and nothing else: what it finds, it finds as it would anywhere.
+    It is given targets and, for autopsies, where live tables are: what it finds, it finds as it
+    would anywhere. Alarms fire from `probable` on, so that each stage of a leak is counted.
+    data: a directory for its journal.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], data: Path, tables: Iterable[Path]) -> None:
         self._targets = tuple(targets)
+        self._data = data
+        self._tables = tuple(tables)
+        self._told: queue.SimpleQueue[Callable[[Chronicle], object]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
-        self._lock = threading.Lock()  # guards the two that follow
+        self._lock = threading.Lock()  # guards the four that follow
         self._state: WatchState | None = None
+        self._deaths: list[Death] = []
+        self._alarms: list[Message] = []
         self._failure: Exception | None = None
 
     def __enter__(self) -> "Watching":
@@ -39,6 +55,10 @@ class Watching:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Look a last time, and end. Safe to call twice."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
 
@@ -49,15 +69,50 @@ class Watching:
                 raise DemoError(f"the watcher failed: {self._failure!r}") from self._failure
             return self._state.findings if self._state is not None else ()
 
+    def tell(self, word: Callable[[Chronicle], object]) -> None:
+        """Have something told to the chronicle, before its next look."""
+        self._told.put(word)
+
+    def take_deaths(self) -> list[Death]:
+        """Return the deaths that were written down since the last call."""
+        with self._lock:
+            taken, self._deaths = self._deaths, []
+        return taken
+
+    def take_alarms(self) -> list[Message]:
+        """Return what people would have been told since the last call."""
+        with self._lock:
+            taken, self._alarms = self._alarms, []
+        return taken
+
     def _run(self) -> None:
+        configuration = AlarmConfiguration(policy=Policy(fire_at="probable"))
         try:
-            with Watcher(self._targets, EVERY_SECONDS) as watcher:
+            with contextlib.ExitStack() as ending:
+                chronicle = ending.enter_context(Chronicle(self._data, self._tables))
+                watcher = ending.enter_context(
+                    Watcher(self._targets, EVERY_SECONDS, witness=chronicle.witness)
+                )
+                alarming = ending.enter_context(
+                    Alarming(configuration, self._data, series=watcher.series)
+                )
                 due = time.monotonic()
                 while not self._stopping.wait(max(0.0, due - time.monotonic())):
                     due = max(due, time.monotonic()) + EVERY_SECONDS
-                    state = watcher.step()
-                    with self._lock:
-                        self._state = state
+                    self._step(watcher, chronicle, alarming)
+                self._step(watcher, chronicle, alarming)  # the last deaths
         except Exception as problem:  # Handed to the main thread, which ends the demo by it.
             with self._lock:
                 self._failure = problem
+
+    def _step(self, watcher: Watcher, chronicle: Chronicle, alarming: Alarming) -> None:
+        while not self._told.empty():
+            self._told.get()(chronicle)
+        state = chronicle.take(watcher.step())
+        told = alarming.take(state)
+        if trouble := alarming.trouble or chronicle.trouble:
+            raise DemoError(f"the journal does not work: {trouble}")
+        with self._lock:
+            self._state = state
+            self._deaths += state.deaths
+            self._alarms += told

@@ -51,7 +51,7 @@ class Died:
     """A node's life ended at `at`, `lived_s` after it began.
 
     `at_limit` tells a death at the memory limit from any other; `how` says it in words;
-    `used_bytes` is the last reading before.
+    `used_bytes` is the last reading before; `status` that of the first process, a signal negative.
     """
 
     node: str
@@ -62,6 +62,7 @@ class Died:
     at_limit: bool
     how: str
     used_bytes: int
+    status: int = 0
 
 
 Event = Started | Died
@@ -136,6 +137,7 @@ class Node:
             at_limit=at_limit,
             how=self._how(at_limit, status),
             used_bytes=self.used_bytes,
+            status=status,
         )
 
     def _end(self, process: subprocess.Popen[bytes], enclosure: Enclosure) -> int:
