@@ -44,6 +44,7 @@ def start(
     labels: str | None = None,
     cmdline: str | None = None,
     native: bool | None = None,
+    recycle: bool | None = None,
 ) -> None:
     """Start the agent in this process; does nothing when it runs already.
 
@@ -71,6 +72,7 @@ def start(
             "labels": labels,
             "cmdline": cmdline,
             "native": native,
+            "recycle": recycle,
         }
     )
 

@@ -121,6 +121,7 @@ def endpoint_options(
         tls_key=settings.tls_key,
         socket_directory=socket_directory,
         cmdline=settings.cmdline,
+        recycle=settings.recycle,
         service=settings.service,
         instance=instance_name(settings),
     )

@@ -31,6 +31,7 @@ class EndpointOptions:
     tls_cert, tls_key: for HOST:PORT; a unix socket is private to its user and never speaks TLS.
     socket_directory: where the relatives of this run listen as PID.sock; None when alone.
     cmdline: whether /debug/pprof/cmdline is served; it may hold secrets.
+    recycle: whether workers may be asked to end at /debug/stanch/end.
     """
 
     listen: str
@@ -39,6 +40,7 @@ class EndpointOptions:
     tls_key: Path | None = None
     socket_directory: Path | None = None
     cmdline: bool = False
+    recycle: bool = False
     service: str = ""
     instance: str = ""
 

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from stanch import sampler
 from stanch.agent import profiles
 from stanch.agent.cpu import SUPPORTED
+from stanch.agent.ending import END, end_worker
 from stanch.agent.exchange import (
     HTML,
     PPROF,
@@ -94,13 +95,15 @@ class Routes:
 
     def name(self, path: str) -> str:
         """Return the path as the metrics name it: one of ours, or OTHER."""
-        return path if path in self._routes else OTHER
+        return path if path in self._routes or path == END else OTHER
 
     def answer(self, request: Request, wanted: Wanted) -> Answer:
         """Return the answer; `wanted` says whether somebody still waits for it.
 
         Raises ClientGoneError when nobody does.
         """
+        if request.path == END:
+            return end_worker(request, self._relatives, allowed=self._options.recycle)
         if request.method not in ("GET", "HEAD"):
             return Answer.sentence(
                 405, f"{request.method[:20]!r} is not served; use GET", {"Allow": "GET, HEAD"}

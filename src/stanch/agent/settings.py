@@ -51,6 +51,7 @@ class Settings:
     labels: bool = True
     cmdline: bool = False
     native: bool = False
+    recycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,14 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "off",
         "sample what libraries take from malloc, calloc, realloc, operator new and large mmap, too",
+        _flag,
+        is_flag=True,
+    ),
+    Setting(
+        "recycle",
+        "",
+        "off",
+        "let whoever may read the endpoint ask a worker of gunicorn or uvicorn to end gracefully",
         _flag,
         is_flag=True,
     ),
