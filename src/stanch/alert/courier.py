@@ -4,8 +4,6 @@ One courier at a time works on a journal: a file lock that the kernel drops with
 second server waiting. Receivers do not wait for each other's retries.
 """
 
-import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,9 +13,8 @@ from stanch.alert.alarm import Alarm
 from stanch.alert.desk import stored_alarms
 from stanch.alert.outbox import Waiting, note_failed, note_refused, note_sent, take_next
 from stanch.alert.receivers import DeliveryError, Receiver
-from stanch.journal import Journal, JournalError
+from stanch.journal import HolderLock, Journal, JournalError
 
-LOCK_NAME = "courier.lock"
 REFRESH_S = 60.0
 ROUND_S = 0.5
 STOP_S = 30.0
@@ -46,8 +43,7 @@ class Courier:
         self._refreshed_unix: dict[str, float] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock_file = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
-        self._holds_lock = False
+        self._lock = HolderLock(directory, "courier")
         self.trouble: str | None = None
 
     def start(self) -> None:
@@ -66,14 +62,14 @@ class Courier:
         for receiver in self._receivers.values():
             receiver.close()
         self._journal.close()
-        os.close(self._lock_file)
+        self._lock.close()
 
     def deliver(self) -> int:
         """Try what is due once; return how many messages were taken. Raises JournalError.
 
         Nothing is tried while another process delivers from the same journal.
         """
-        if not self._may_deliver():
+        if not self._lock.take():
             return 0
         delivered = 0
         for name, receiver in self._receivers.items():
@@ -97,15 +93,6 @@ class Courier:
             return 0
         self.trouble = None
         return delivered
-
-    def _may_deliver(self) -> bool:
-        if not self._holds_lock:
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
-            self._holds_lock = True
-        return True
 
     def _deliver_next(self, name: str, receiver: Receiver) -> bool | None:
         """Deliver the next message; return whether that went well, None when none is due."""

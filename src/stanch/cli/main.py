@@ -17,6 +17,7 @@ from stanch.cli import (
     demo,
     evaluate,
     memory,
+    recycles,
     report,
     run,
     watch,
@@ -25,7 +26,7 @@ from stanch.cli import (
 from stanch.cli.errors import CliError
 from stanch.version import __version__
 
-PARTS = (run, attach, watch, alarms, deaths, why, memory, report, autopsy, evaluate, demo)
+PARTS = (run, attach, watch, alarms, deaths, recycles, why, memory, report, autopsy, evaluate, demo)
 
 EPILOG = """\
 examples:

@@ -6,6 +6,7 @@ Exit codes: 0 nothing was confirmed, 1 something was, 2 wrong use or no target e
 import argparse
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from stanch.collect import TargetSource
     from stanch.server.alarming import Alarming
     from stanch.server.chronicle import Chronicle
+    from stanch.server.recycling import Recycling
     from stanch.server.watch import Watcher, WatchState
 
 _EPILOG = """\
@@ -81,6 +83,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=[],
         help="where processes of this machine keep their live tables (`stanch run --table`)",
     )
+    parser.add_argument(
+        "--recycle",
+        metavar="FILE",
+        type=Path,
+        help="recycle what will die of a leak, by this file; see docs/recycling.md",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --recycle: only say what would be done"
+    )
     parser.set_defaults(run=run)
 
 
@@ -102,12 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
         chronicle = _chronicle(arguments, ending)
         witness = chronicle.witness if chronicle is not None else None
         watcher = ending.enter_context(Watcher(source, every_s, witness=witness))
-        alarming = _alarming(arguments, watcher, ending)
+        recycling = _recycling(arguments, source, chronicle, ending)
+        alarming = _alarming(arguments, watcher, recycling, ending)
         output.start(len(source.targets()), every_s)
         try:
             for state in watcher.run(for_s):
                 last = state if chronicle is None else chronicle.take(state)
-                last = last if alarming is None else _alarmed(alarming, last)
+                last = last if recycling is None else _recycled(recycling, last)
+                last = last if alarming is None else _alarmed(alarming, recycling, last)
                 confirmed |= {finding.key for finding in state.confirmed}
                 output.show(last)
         except KeyboardInterrupt:
@@ -120,7 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _chronicle(arguments: argparse.Namespace, ending: contextlib.ExitStack) -> "Chronicle | None":
-    if arguments.data is None and arguments.alarms is None:
+    if arguments.dry_run and arguments.recycle is None:
+        raise CliError("--dry-run needs --recycle", 2)
+    if arguments.data is None and arguments.alarms is None and arguments.recycle is None:
         if arguments.tables:
             raise CliError("--tables needs --data, where deaths are kept", 2)
         return None
@@ -134,12 +149,50 @@ def _chronicle(arguments: argparse.Namespace, ending: contextlib.ExitStack) -> "
     return ending.enter_context(chronicle)
 
 
+def _recycling(
+    arguments: argparse.Namespace,
+    source: "TargetSource",
+    chronicle: "Chronicle | None",
+    ending: contextlib.ExitStack,
+) -> "Recycling | None":
+    if arguments.recycle is None or chronicle is None:
+        return None
+    from stanch.journal import JournalError, default_directory
+    from stanch.recycle.configuration import RecycleConfigurationError, read_policies
+    from stanch.server.recycling import Recycling, TargetClients, worker_backend
+
+    clients = TargetClients(source)
+    try:
+        policies = read_policies(
+            arguments.recycle, lambda: worker_backend(clients), dry_run=arguments.dry_run
+        )
+        directory = arguments.data or default_directory()
+        recycling = Recycling(directory, policies, clients, chronicle)
+    except (RecycleConfigurationError, JournalError) as error:
+        raise CliError(str(error), 2) from error
+    return ending.enter_context(recycling)
+
+
+def _recycled(recycling: "Recycling", state: "WatchState") -> "WatchState":
+    """Have what is due recycled; what was done is shown with the state."""
+    from stanch.server.recycling import event_text
+
+    notes = tuple(map(event_text, recycling.take(state)))
+    state = replace(state, notes=(*state.notes, *notes))
+    trouble = recycling.trouble
+    return state if trouble is None else state.troubled(f"recycling: {trouble}")
+
+
 def _alarming(
-    arguments: argparse.Namespace, watcher: "Watcher", ending: contextlib.ExitStack
+    arguments: argparse.Namespace,
+    watcher: "Watcher",
+    recycling: "Recycling | None",
+    ending: contextlib.ExitStack,
 ) -> "Alarming | None":
     if arguments.alarms is None:
         return None
     from stanch.alert.configuration import ConfigurationError, read_configuration
+    from stanch.alert.desk import nothing_harmless
     from stanch.journal import JournalError, default_directory
     from stanch.server.alarming import Alarming
 
@@ -148,15 +201,18 @@ def _alarming(
             read_configuration(arguments.alarms),
             arguments.data or default_directory(),
             series=watcher.series,
+            harmless=recycling.harmless if recycling is not None else nothing_harmless,
         )
     except (ConfigurationError, JournalError) as error:
         raise CliError(str(error), 2) from error
     return ending.enter_context(alarming)
 
 
-def _alarmed(alarming: "Alarming", state: "WatchState") -> "WatchState":
+def _alarmed(
+    alarming: "Alarming", recycling: "Recycling | None", state: "WatchState"
+) -> "WatchState":
     """Hand a state to the alarms; what does not work there is shown with it."""
-    alarming.take(state)
+    alarming.take(state, recycling.conditions() if recycling is not None else ())
     trouble = alarming.trouble
     if trouble is None:
         return state

@@ -64,6 +64,7 @@ class PlainLines:
             if row.memory_bytes is not None and (news or is_due):
                 self._verdicts[row.instance] = row.verdict
                 yield row_text(row)
+        yield from state.notes
         for death in state.deaths:
             yield f"ended: {death_title(death)}"
             yield from (f"  {text}" for text in (death_facts(death), forecast_text(death)) if text)
@@ -109,6 +110,8 @@ class JsonLines:
                 about = {"step": state.step, "change": change}
                 about["finding"] = finding_to_dict(finding)
                 lines.append(_event("finding", state.unix_s, about))
+        about = {"step": state.step}
+        lines += [_event("note", state.unix_s, about | {"text": text}) for text in state.notes]
         for death in state.deaths:
             about = {"step": state.step, "death": asdict(death)}
             lines.append(_event("death", state.unix_s, about))

@@ -66,6 +66,9 @@ def picture(state: WatchState, every_s: float, width: int, height: int | None) -
     if len(state.rows) > rows_room:
         parts.append(Text(f"  and {len(state.rows) - rows_room} more targets", "dim"))
     parts += [
+        Text(note, "yellow", no_wrap=True, overflow="ellipsis") for note in state.notes[-_TROUBLES:]
+    ]
+    parts += [
         Text(f"ended: {death_title(death)}", "bold red", no_wrap=True, overflow="ellipsis")
         for death in state.deaths[-_TROUBLES:]
     ]
@@ -79,6 +82,7 @@ def picture(state: WatchState, every_s: float, width: int, height: int | None) -
         parts.append(Text(f"  and {len(troubles) - _TROUBLES} more errors", "dim"))
     if lines_left is not None:
         lines_left -= min(len(troubles), _TROUBLES + 1) + min(len(state.deaths), _TROUBLES)
+        lines_left -= min(len(state.notes), _TROUBLES)
     for number, finding in enumerate(findings):
         block = _finding(finding, width)
         needs = _lines_of(block, width)

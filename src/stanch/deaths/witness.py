@@ -26,6 +26,7 @@ from stanch.store.life import NEAR_LIMIT, is_same_life, memory_of
 
 MISSING_LOOKS = 3
 GONE_AFTER_S = 600.0
+EXPECTED_S = 180.0
 _SAME_START_S = 3.0
 _MOST_TARGETS = 1000
 _OOM_KILLS = "stanch_memory_oom_kills_total"
@@ -84,6 +85,7 @@ class DeathWatch:
         self._root = root
         self._watched: dict[Target, _Watched] = {}
         self._noticed: list[Death] = []
+        self._expected: dict[tuple[str, str], tuple[Evidence, float]] = {}
 
     def take(self) -> list[Death]:
         """Return the deaths written down since the last call, oldest first."""
@@ -122,6 +124,11 @@ class DeathWatch:
         for target, watched in list(self._watched.items()):
             if watched.look.instance not in instances:
                 del self._watched[target]
+
+    def expect(self, service: str, instance: str, evidence: Evidence) -> None:
+        """Hear why a process of an instance will end within EXPECTED_S. May be called from any
+        thread: a look, in its own thread, notices the end."""
+        self._expected[(service, instance)] = (evidence, self._wall() + EXPECTED_S)
 
     def tell(
         self,
@@ -225,6 +232,10 @@ class DeathWatch:
             clean=clean,
             near_limit=_near_limit(memory, watched.rise_bytes, look.limit_bytes),
         )
+        expected, until_unix = self._expected.get((look.service, look.instance), (Evidence(), 0.0))
+        if self._wall() <= until_unix:
+            del self._expected[(look.service, look.instance)]
+            evidence |= expected
         cause, how, sure = cause_of(evidence | seen)
         pids = tuple(process.pid for process in heaviest if process.pid is not None)
         is_whole = len(ended) == len(watched.processes)

@@ -56,6 +56,10 @@ class Chronicle:
             self.trouble = str(error)
             return None
 
+    def expect(self, service: str, instance: str, evidence: Evidence) -> None:
+        """Hear why a process of an instance will end; see DeathWatch. From any thread."""
+        self._deaths.expect(service, instance, evidence)
+
     def take(self, state: WatchState) -> WatchState:
         """Note what a state foretells; return it with the deaths and troubles since the last."""
         leaks = {

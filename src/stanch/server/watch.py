@@ -31,7 +31,8 @@ class TargetRow:
     """One target at one step; numbers are None as long as they are unknown.
 
     verdict: as InstanceVerdict says, or "down" while nothing is known of a target that fails.
-    error: one sentence when its last scrape failed, wholly or in part.
+    error: one sentence when its last scrape failed, wholly or in part. life: what tells its oldest
+    process from an earlier one, "" when nothing does.
     """
 
     service: str
@@ -42,6 +43,7 @@ class TargetRow:
     growth_bytes_per_second: float | None = None
     seconds_to_death: tuple[float, float, float] | None = None
     error: str | None = None
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class WatchState:
 
     elapsed_s: since the watcher began, monotonic. source_error: why the list of targets is not
     up to date, or what else of the watch does not work. A finding changes when its kind, stage or
-    line does. deaths: those that were noticed since the state before, where they are kept.
+    line does. deaths: those that were noticed since the state before, where they are kept. notes:
+    what else was done since then, in sentences.
     """
 
     step: int
@@ -63,6 +66,7 @@ class WatchState:
     resolved: tuple[Finding, ...] = ()
     source_error: str | None = None
     deaths: tuple[Death, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def troubled(self, trouble: str) -> "WatchState":
         """The state with one more sentence about what does not work."""
@@ -122,6 +126,7 @@ class Watcher:
         self._began_s = monotonic()
         self._step = 0
         self._names: dict[Target, tuple[str, str]] = {}
+        self._lives: dict[Target, str] = {}
         self._followed: dict[tuple[str, bool, str, str], _Followed] = {}
         self._answered = False
 
@@ -171,6 +176,7 @@ class Watcher:
             if look is not None:
                 self._answered = True
                 self._names[scrape.target] = (look.service, look.instance)
+                self._lives[scrape.target] = _life_of(look)
                 self._store.add(look)
         verdicts = [
             judge_service(self._store.series(service), self._settings)
@@ -206,6 +212,7 @@ class Watcher:
         kept = set(targets)
         for target in [target for target in self._names if target not in kept]:
             self._store.forget(*self._names.pop(target))
+            self._lives.pop(target, None)
 
     def _row(self, scrape: Scrape, instances: dict[tuple[str, str], InstanceVerdict]) -> TargetRow:
         target = scrape.target
@@ -224,6 +231,7 @@ class Watcher:
             growth_bytes_per_second=known.growth_bytes_per_second,
             seconds_to_death=known.seconds_to_death if scrape.answered else None,
             error=scrape.error,
+            life=self._lives.get(target, ""),
         )
 
     def _follow(
@@ -260,3 +268,10 @@ class Watcher:
             if self._followed[key].unseen >= _RESOLVED_AFTER:
                 resolved.append(self._followed.pop(key).finding)
         return tuple(new), tuple(changed), tuple(resolved)
+
+
+def _life_of(look: Look) -> str:
+    oldest = next(iter(look.processes), None)
+    if oldest is None or (oldest.pid is None and oldest.started is None):
+        return ""
+    return f"{oldest.pid}/{oldest.started}"
