@@ -1,4 +1,5 @@
 # make demo    set up from nothing and run the incident
+# make demo-recycle  the incident twice: nodes die, and nodes are recycled before
 # make test    set up from nothing and run the tests, on every supported CPython found here
 # make sanitize  hosts under load with the C core built for the address sanitizer
 # make check   all that CI runs: lint, types, import rules, C warnings as errors, tests, demo
@@ -9,13 +10,16 @@ PYTHON ?= python3
 EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
 	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-fixed test sanitize check lint bench lock dev clean
+.PHONY: demo demo-fixed demo-recycle test sanitize check lint bench lock dev clean
 
 demo:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo $(ARGS)
 
 demo-fixed:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --fixed $(ARGS)
+
+demo-recycle:
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --recycle $(ARGS)
 
 test:
 	@set -e; envs=$$($(PYTHON) tools/environments.py all); \

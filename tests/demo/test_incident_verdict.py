@@ -8,9 +8,20 @@ import pytest
 
 from stanch.demo.host.workplace import SERVICES
 from stanch.demo.lives import Trace, life_of, reckon_life
-from stanch.demo.record import Autopsy, Death, Holding, Life, Place, Record, Sighting, Told, Written
+from stanch.demo.record import (
+    Autopsy,
+    Death,
+    Holding,
+    Life,
+    Place,
+    Record,
+    Recycled,
+    Sighting,
+    Told,
+    Written,
+)
 from stanch.demo.truth import HEALTHY, SEEDED_LEAKS, SeededLeak
-from stanch.demo.verdict import judge_incident, judge_repaired
+from stanch.demo.verdict import judge_incident, judge_recycled, judge_repaired
 
 MIB = 1024 * 1024
 LEAKS = (
@@ -196,6 +207,29 @@ def test_a_service_that_took_no_part_is_not_missed() -> None:
     assert [row.service for row in verdict.rows] == ["shop", "catalog"]
     assert verdict.problems == (
         "pricing: falsely accused after 35 s (native leak, pricing/tiers.py:9 build)",
+    )
+
+
+def test_a_recycled_run_must_lose_nothing() -> None:
+    """Each leak named and recycled, no kill, no failed request, nobody told: solved."""
+    done = tuple(
+        Recycled(50.0, service, f"{service}-1", "done", "within 9 s")
+        for service in ("shop", "pricing")
+    )
+    good = replace(GOOD, deaths=(), autopsies=(), written=(), told=(), recycled=done)
+
+    def said(record: Record, failed_requests: int = 0) -> str:
+        return "\n".join(judge_recycled(record, LEAKS, ["catalog"], failed_requests).problems)
+
+    assert said(good) == ""
+    assert said(good, 3) == "3 requests failed"
+    assert "shop: no node of it was recycled" in said(replace(good, recycled=done[1:]))
+    assert "pricing: the leak was not named" in said(replace(good, sightings=(SHOP_NAMED,)))
+    assert "shop-1 died after 80 s" in said(replace(good, deaths=GOOD.deaths))
+    assert "people were told of shop" in said(replace(good, told=GOOD.told))
+    failed = replace(done[0], what="failed", text="it hangs")
+    assert "recycling shop-1 failed after 50 s: it hangs" in said(
+        replace(good, recycled=(*done, failed))
     )
 
 

@@ -229,3 +229,44 @@ def test_percentiles_are_of_the_ordered_values() -> None:
     assert (percentile(values, 0.5), percentile(values, 0.99)) == (51.0, 100.0)
     assert Tally().measure(0.0).per_minute == 0.0
     assert Tally().measure(1.0).p99_ms == 0.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_drained_node_gets_nothing_until_it_is_restored() -> None:
+    """Drained nodes are passed over, unless all of them are drained."""
+    ring = Ring(["a", "b", "c"])
+    ring.drain("b")
+    ring.drain("elsewhere")
+    assert all("b" not in ring.candidates(0.0) for _ in range(6))
+    ring.eject("b", 0.0)
+    ring.restore("b")
+    assert any("b" in ring.candidates(0.0) for _ in range(3))
+    for node in "abc":
+        ring.drain(node)
+    assert sorted(ring.candidates(0.0)) == ["a", "b", "c"]
+
+
+def test_a_running_generator_is_told_to_drain_and_restore(server: str) -> None:
+    """Requests to a node stop when it is drained, and come again when it is restored."""
+    (other,) = free_addresses(1)
+    traffic = Traffic("shop", 3000.0, (server, other), "GET", "/", "")
+    meter = LoadMeter(LoadPlan((traffic,), report_every_s=0.1))
+    try:
+        wait_for(lambda: len(Recorder.asked) > 10)
+        meter.drain(server)
+        # Nobody listens at the other one, so requests fail from now on.
+        wait_for(lambda: meter.total().failed_count > 20)
+        before = len(Recorder.asked)
+        wait_for(lambda: meter.total().failed_count > 60)
+        assert len(Recorder.asked) - before < 5
+        meter.restore(server)
+        wait_for(lambda: len(Recorder.asked) > before + 20)
+    finally:
+        meter.stop()

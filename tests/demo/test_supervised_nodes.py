@@ -93,6 +93,21 @@ def test_an_end_of_its_own_is_told_from_the_limit(limiter: Limiter, tmp_path: Pa
         node.stop()
 
 
+def test_a_node_that_is_asked_ends_and_begins_at_once(limiter: Limiter, tmp_path: Path) -> None:
+    """SIGTERM reaches it, its end is told as asked for, and no pause comes before the next life."""
+    node = Node(spec(tmp_path, SLEEPER), limiter)
+    try:
+        tick_until(node, lambda event: isinstance(event, Started))
+        node.ask_to_end()
+        died = tick_until(node, lambda event: isinstance(event, Died))
+        assert isinstance(died, Died)
+        assert (died.was_asked, died.at_limit, died.status) == (True, False, -15)
+        again = node.tick(time.monotonic())
+        assert isinstance(again, Started)
+    finally:
+        node.stop()
+
+
 def test_stop_leaves_no_process(limiter: Limiter, tmp_path: Path) -> None:
     """After `stop` no process of any node is left, and stopping twice is no error."""
     supervisor = Supervisor([spec(tmp_path, SLEEPER)], limiter)

@@ -73,11 +73,11 @@ def condition_of(finding: Finding, now_unix: float) -> Condition | None:
 def without_doubles(conditions: Iterable[Condition], told: Container[str] = ()) -> list[Condition]:
     """Return the conditions, with those that are one leak seen more than once as one.
 
-    Tasks that are never done keep what they allocated, and a request that leaks keeps more than one
-    thing: so leaks of a service are one when one is of tasks, threads or goroutines and the other
-    of bytes in the same file, or when the function of one is on the stack of the other. It goes on
-    under the one that was told (fingerprints in `told`), else under the count, else under the
-    first; the others are said in its text.
+    Tasks that are never done keep whatever they refer to, wherever it was allocated, and a request
+    that leaks keeps more than one thing. So leaks of a service are one when one is of tasks,
+    threads or goroutines and the other of bytes, or when the function of one is on the stack of
+    the other. It goes on under the one that was told (fingerprints in `told`), else under the
+    count, else under the first; the others are said in its text, and told when they go on alone.
     """
     groups: list[list[Condition]] = []
     for condition in conditions:
@@ -100,9 +100,9 @@ def _as_one(group: list[Condition], told: Container[str]) -> Condition:
 def _are_twins(one: Condition, other: Condition) -> bool:
     if one.service != other.service or not (one.file and other.file):
         return False
-    if one.cause in other.stack or other.cause in one.stack:
+    if one.is_count is not other.is_count:
         return True
-    return one.file == other.file and one.is_count is not other.is_count
+    return one.cause in other.stack or other.cause in one.stack
 
 
 def _without_line(frame: str) -> str:

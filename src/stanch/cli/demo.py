@@ -22,6 +22,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--fixed", action="store_true", help="run the repaired code instead")
     parser.add_argument(
+        "--recycle",
+        action="store_true",
+        help="run it twice: nodes die, and nodes are recycled before; about eight minutes",
+    )
+    parser.add_argument(
         "--full", action="store_true", help="real scale: 1 GiB a node, about 45 minutes"
     )
     parser.add_argument(
@@ -42,9 +47,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the incident. Returns 0 when it was solved, 1 when not."""
+    if arguments.recycle and (arguments.fixed or arguments.full):
+        raise CliError("--recycle goes with neither --fixed nor --full", 2)
     try:
         from rich.console import Console
 
+        from stanch.demo.comparison import comparison_to_dict, print_comparison, run_comparison
         from stanch.demo.errors import DemoError
         from stanch.demo.outcome import outcome_to_dict, print_outcome
         from stanch.demo.run import DemoOptions, run_demo
@@ -65,12 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
     )
     try:
-        outcome = run_demo(options, Timeline(console))
+        if arguments.recycle:
+            comparison = run_comparison(options, Timeline(console))
+            outcome = comparison.recycled
+        else:
+            comparison, outcome = None, run_demo(options, Timeline(console))
     except DemoError as error:
         raise CliError(str(error), error.exit_code) from error
     print_outcome(console, outcome)
+    if comparison is not None:
+        print_comparison(console, comparison)
     if arguments.json:
-        values: dict[str, Any] = outcome_to_dict(outcome)
+        values: dict[str, Any] = (
+            outcome_to_dict(outcome) if comparison is None else comparison_to_dict(comparison)
+        )
         json.dump(values, sys.stdout, indent=2)
         print()
     return 0 if outcome.verdict.ok else 1

@@ -50,8 +50,11 @@ def require_servers() -> None:
         )
 
 
-def deploy(workplace: Workplace) -> Deployment:
-    """Build what must be built, and give every node its addresses. DemoError says what failed."""
+def deploy(workplace: Workplace, least_nodes: int = 1) -> Deployment:
+    """Build what must be built, and give every node its addresses. DemoError says what failed.
+
+    least_nodes: of each service.
+    """
     left_out = None
     try:
         pricing = workplace.services / "pricing"
@@ -67,7 +70,7 @@ def deploy(workplace: Workplace) -> Deployment:
             build_go_program(go, workplace.services / GO_PROGRAM, program)
         except BuildError as problem:
             raise DemoError(str(problem), 2) from problem
-    services = cast(with_go=go is not None)
+    services = cast(with_go=go is not None, least_nodes=least_nodes)
     nodes = [node for service in services for node in service.node_names()]
     free = free_addresses(2 * len(nodes))
     return Deployment(

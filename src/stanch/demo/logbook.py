@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from stanch import deaths as written
 from stanch.alert.message import Message
 from stanch.detect import LEAKS, STAGES, Finding
+from stanch.recycle.recycler import RecycleEvent
 
 from .autopsies import autopsy
 from .deploy import Deployment
 from .host.node import Died
 from .lives import Trace, life_of
-from .record import Autopsy, Death, Holding, Place, Record, Sighting, Told, Written
+from .record import Autopsy, Death, Holding, Place, Record, Recycled, Sighting, Told, Written
 from .scenario import Scale
 
 
@@ -40,6 +41,7 @@ class Logbook:
         self._holdings: list[Holding] = []
         self._written: dict[str, Written] = {}
         self._told_people: list[Told] = []
+        self._recycled: list[Recycled] = []
         self._traces = {
             node: Trace(service.name, scale.limits[service.name])
             for service in deployment.services
@@ -113,6 +115,11 @@ class Logbook:
         self._told_people.append(told)
         return True
 
+    def note_recycled(self, at_s: float, event: RecycleEvent) -> None:
+        """Note what recycling did."""
+        done = Recycled(at_s, event.service, event.instance, event.what, event.text)
+        self._recycled.append(done)
+
     def take_forecast(self, service: str) -> Forecast | None:
         """Return what the first confirmed leak of a service foretold of its first death.
 
@@ -138,6 +145,7 @@ class Logbook:
             holdings=tuple(self._holdings),
             written=tuple(self._written.values()),
             told=tuple(self._told_people),
+            recycled=tuple(self._recycled),
         )
 
     def _note_sighting(self, at_s: float, finding: Finding) -> bool:

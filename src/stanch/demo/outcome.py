@@ -26,6 +26,7 @@ class Outcome:
     record: Record
     findings: tuple[Finding, ...]
     verdict: Verdict
+    recycle: bool = False
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
@@ -63,6 +64,7 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
         "holdings": [asdict(holding) for holding in outcome.record.holdings],
         "autopsies": [asdict(autopsy) for autopsy in outcome.record.autopsies],
         "written": [asdict(written) for written in outcome.record.written],
+        "recycled": [asdict(recycled) for recycled in outcome.record.recycled],
         "told": [asdict(told) for told in outcome.record.told],
         "sightings": [asdict(sighting) for sighting in outcome.record.sightings],
         "findings": [finding_to_dict(finding) for finding in outcome.findings],
@@ -105,6 +107,8 @@ def _cells(row: Row) -> tuple[Text, ...]:
 def _last_word(outcome: Outcome) -> str:
     if not outcome.verdict.ok:
         return f"Not solved: {len(outcome.verdict.problems)} problem(s), see above."
+    if outcome.recycle:
+        return "Recycled in time: nothing died, no request failed, nobody had to be told."
     if outcome.fixed:
         return "The repaired code: nothing accused, nothing died."
     return "Solved: every leak named in the first half of a node's life, nothing else accused."

@@ -106,6 +106,17 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Recycled:
+    """What recycling did to a node: "begun", "done", "failed" and so on, as RecycleEvent says."""
+
+    at_s: float
+    service: str
+    node: str
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """How long a node of a service lives under load, in seconds.
 
@@ -131,6 +142,7 @@ class Record:
     holdings: tuple[Holding, ...] = ()
     written: tuple[Written, ...] = ()
     told: tuple[Told, ...] = ()
+    recycled: tuple[Recycled, ...] = ()
 
 
 def short_path(file: str) -> str:

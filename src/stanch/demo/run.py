@@ -5,7 +5,6 @@ Ctrl-C at any moment leaves no process, no cgroup and no file behind.
 """
 
 import contextlib
-import http.client
 import signal
 import time
 from collections.abc import Iterator
@@ -23,35 +22,46 @@ from .host.node import Died
 from .host.supervisor import Supervisor
 from .host.workplace import Workplace
 from .load.meter import LoadError, LoadMeter
+from .load.report import LoadMeasure
 from .logbook import Logbook
+from .nodebackend import POLICY, NodeBackend, answers
 from .outcome import Outcome
+from .record import Record
 from .scenario import FULL, MIB, SMALL, SMALL_FIXED, Scale, load_plan
 from .timeline import Timeline, duration, gauges
 from .truth import HEALTHY, SEEDED_LEAKS
-from .verdict import judge_incident, judge_repaired
+from .verdict import Verdict, judge_incident, judge_recycled, judge_repaired
 from .watching import Watching
 
 READY_SECONDS = 90.0
 SETTLE_SECONDS = 2.0
 STEP_SECONDS = 0.5
-PROBE_SECONDS = 1.0
 LINES_PER_RUN = 14
 MIN_LINE_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the user asked for. `window_s` overrides how long the load lasts, in seconds."""
+    """What the user asked for.
+
+    `window_s` overrides how long the load lasts, in seconds; `scale` overrides the scale, and
+    `least_nodes` the nodes of services that have fewer. `recycle` has nodes recycled before they
+    die, and the run is judged by that.
+    """
 
     fixed: bool = False
     full: bool = False
     window_s: float | None = None
     keep: bool = False
+    scale: Scale | None = None
+    least_nodes: int = 1
+    recycle: bool = False
 
 
 def scale_of(options: DemoOptions) -> Scale:
     """Return the scale that the options ask for."""
     scale = FULL if options.full else SMALL_FIXED if options.fixed else SMALL
+    scale = options.scale or scale
     return scale if options.window_s is None else replace(scale, window_s=options.window_s)
 
 
@@ -63,7 +73,7 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
         workplace = Workplace(keep=options.keep)
         ending.callback(workplace.close)
         timeline.note("Building pricing's C library and ledger's Go program ...")
-        deployment = deploy(workplace)
+        deployment = deploy(workplace, options.least_nodes)
         if deployment.left_out:
             timeline.note(f"Note: {deployment.left_out}.")
         limiter = choose_limiter()
@@ -83,7 +93,9 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
             watched = targets(deployment, scale, tell_limits=not limiter.by_kernel)
             tables = [workplace.directory("tables", node) for node in deployment.addresses]
             data = workplace.directory("data")
-            watching = ending.enter_context(Watching(watched, data, tables))
+            backend = NodeBackend(supervisor, meter, deployment.addresses)
+            recycled = [(POLICY, backend)] if options.recycle else []
+            watching = ending.enter_context(Watching(watched, data, tables, recycled))
             incident = Incident(deployment, scale, supervisor, meter, watching, timeline, options)
             incident.run()
             watching.stop()
@@ -100,10 +112,17 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
             load=meter.total(),
             record=record,
             findings=incident.logbook.findings,
-            verdict=judge_repaired(record)
-            if options.fixed
-            else judge_incident(record, SEEDED_LEAKS, HEALTHY),
+            verdict=_judge(options, record, meter.total()),
+            recycle=options.recycle,
         )
+
+
+def _judge(options: DemoOptions, record: Record, load: LoadMeasure) -> Verdict:
+    if options.recycle:
+        return judge_recycled(record, SEEDED_LEAKS, HEALTHY, load.failed_count)
+    if options.fixed:
+        return judge_repaired(record)
+    return judge_incident(record, SEEDED_LEAKS, HEALTHY)
 
 
 class Incident:
@@ -163,6 +182,10 @@ class Incident:
         """Note the deaths that Stanch has written down, and whom it would have told what."""
         for death in self._watching.take_deaths():
             self.logbook.note_written(self._at_s(death.died_unix), death)
+        for event in self._watching.take_recycles():
+            at_s = self._at_s(event.at_unix)
+            self.logbook.note_recycled(at_s, event)
+            self._timeline.recycled(at_s, event)
         for message in self._watching.take_alarms():
             at_s = self._at_s(message.at_unix)
             if self.logbook.note_told(at_s, message):
@@ -190,6 +213,8 @@ class Incident:
 
     def _tell_death(self, died: Died) -> None:
         at_s = died.at - self._began
+        if died.was_asked:
+            return  # Recycling tells of it, and the watch writes it down.
         evidence = Evidence(oom_killed=True) if died.at_limit else Evidence(status=died.status)
         died_unix = time.time() - time.monotonic() + died.at
         self._watching.tell(
@@ -218,24 +243,13 @@ def wait_until_ready(deployment: Deployment, supervisor: Supervisor) -> None:
                 raise DemoError(_failed_start(deployment, event.node, event.how))
         if supervisor.failure is not None:
             raise DemoError(f"a node could not be started: {supervisor.failure}")
-        waiting = {node: place for node, place in waiting.items() if not _answers(place)}
+        waiting = {node: place for node, place in waiting.items() if not answers(place)}
         if waiting and time.monotonic() > deadline:
             node = next(iter(waiting))
             how = f"does not answer at {waiting[node]} within {READY_SECONDS:.0f} s"
             raise DemoError(_failed_start(deployment, node, how))
         time.sleep(STEP_SECONDS)
     time.sleep(SETTLE_SECONDS)
-
-
-def _answers(address: str) -> bool:
-    connection = http.client.HTTPConnection(address, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _failed_start(deployment: Deployment, node: str, how: str) -> str:

@@ -42,6 +42,8 @@ SMALL = Scale(
 )
 # With the repaired code nothing dies, and nothing new shows after the caches have filled.
 SMALL_FIXED = Scale("small, repaired", SMALL.life_s, 75.0, SMALL.limits)
+# Long enough for every node to be recycled, some of them twice.
+RECYCLED = Scale("small, recycled", 180.0, 220.0, SMALL.limits)
 FULL = Scale(
     name="full",
     life_s=40 * 60.0,
@@ -109,12 +111,16 @@ SERVICES = (
 )
 
 
-def cast(*, with_go: bool) -> tuple[Service, ...]:
-    """Return the services that take part; the shop takes over the requests of one left out."""
+def cast(*, with_go: bool, least_nodes: int = 1) -> tuple[Service, ...]:
+    """Return the services that take part; the shop takes over the requests of one left out.
+
+    least_nodes: of each service; where nodes are recycled another one must serve meanwhile.
+    """
+    services = tuple(replace(one, nodes=max(one.nodes, least_nodes)) for one in SERVICES)
     if with_go:
-        return SERVICES
-    spare = sum(one.per_minute for one in SERVICES if one.server == "go")
-    shop, *others = (one for one in SERVICES if one.server != "go")
+        return services
+    spare = sum(one.per_minute for one in services if one.server == "go")
+    shop, *others = (one for one in services if one.server != "go")
     bigger_shop = replace(shop, per_minute=shop.per_minute + spare)
     return (bigger_shop, *others)
 

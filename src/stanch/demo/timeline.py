@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stanch.alert.message import Message
 from stanch.detect import LEAKS, Finding, size_text
+from stanch.recycle.recycler import RecycleEvent
 
 from .host.node import Died
 from .load.report import LoadMeasure
@@ -28,6 +29,7 @@ _STYLES = {
     "ended": "bold red",
     "autopsy": "cyan",
     "alarm": "magenta",
+    "recycle": "green",
     "kept by": "yellow",
     "cleared": "green",
 }
@@ -81,6 +83,10 @@ class Timeline:
     def alarm(self, at_s: float, message: Message) -> None:
         """Write what people would have been told."""
         self._event(at_s, "alarm", message.subject)
+
+    def recycled(self, at_s: float, event: RecycleEvent) -> None:
+        """Write what recycling does."""
+        self._event(at_s, "recycle", f"{event.instance} {event.what}: {event.text}")
 
     def death(self, at_s: float, died: Died, under_load_s: float, told: Forecast | None) -> None:
         """Write a node's end, how long it had lived under load, and `told`, what was foretold."""

@@ -80,6 +80,48 @@ def judge_repaired(record: Record) -> Verdict:
     return Verdict(tuple(rows), tuple(problems))
 
 
+def judge_recycled(
+    record: Record, leaks: Sequence[SeededLeak], healthy: Sequence[str], failed_requests: int
+) -> Verdict:
+    """Judge a run in which what leaks is recycled: nothing dies of it, and no request fails."""
+    present = [leak for leak in leaks if leak.service in record.services]
+    rows = [_recycled_row(leak, record) for leak in present]
+    rows += [_healthy_row(service, record) for service in healthy if service in record.services]
+    problems = [f"{row.service}: {row.why}" for row in rows if not row.ok]
+    problems += _false_accusations(record, present, healthy)
+    problems += _wrong_deaths(record)
+    problems += [
+        f"{death.node} died after {death.at_s:.0f} s of load: {death.how}"
+        for death in record.deaths
+        if death.at_limit
+    ]
+    if failed_requests:
+        problems.append(f"{failed_requests} requests failed")
+    problems += [
+        f"recycling {event.node} {event.what} after {event.at_s:.0f} s: {event.text}"
+        for event in record.recycled
+        if event.what not in ("begun", "done", "abandoned")  # abandoned: when the run ended
+    ]
+    problems += [
+        f"people were told of {told.service} ({told.cause}), which recycling kept harmless"
+        for told in record.told
+    ]
+    return Verdict(tuple(rows), tuple(problems))
+
+
+def _recycled_row(leak: SeededLeak, record: Record) -> Row:
+    named = [one for one in record.sightings if names(leak, one)]
+    done = [
+        event for event in record.recycled if event.what == "done" and event.service == leak.service
+    ]
+    what = f"{named[0].kind}, {named[0].place}" if named else "-"
+    what += f"; {len(done)} recycled"
+    at_s = named[0].at_s if named else None
+    why = "" if done else "no node of it was recycled"
+    why = why if named else "the leak was not named"
+    return Row(leak.service, leak.what, what, at_s, None, None, bool(named and done), why)
+
+
 def names(leak: SeededLeak, sighting: Sighting) -> bool:
     """Whether a sighting says, beyond doubt, what was really seeded."""
     if sighting.service != leak.service or not sighting.accuses:

@@ -11,11 +11,16 @@ from types import TracebackType
 from stanch.alert import Policy
 from stanch.alert.configuration import AlarmConfiguration
 from stanch.alert.message import Message
+from stanch.collect import FixedTargets
 from stanch.collect.targets import Target
 from stanch.deaths import Death
 from stanch.detect import Finding
+from stanch.recycle import RecyclePolicy
+from stanch.recycle.backends import Backend
+from stanch.recycle.recycler import RecycleEvent
 from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
+from stanch.server.recycling import Recycling, TargetClients
 from stanch.server.watch import Watcher, WatchState
 
 from .errors import DemoError
@@ -29,20 +34,28 @@ class Watching:
 
     It is given targets and, for autopsies, where live tables are: what it finds, it finds as it
     would anywhere. Alarms fire from `probable` on, so that each stage of a leak is counted.
-    data: a directory for its journal.
+    data: a directory for its journal. recycled: how nodes are recycled; none are without.
     """
 
-    def __init__(self, targets: Sequence[Target], data: Path, tables: Iterable[Path]) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        data: Path,
+        tables: Iterable[Path],
+        recycled: Sequence[tuple[RecyclePolicy, Backend]] = (),
+    ) -> None:
+        self._recycled = tuple(recycled)
         self._targets = tuple(targets)
         self._data = data
         self._tables = tuple(tables)
         self._told: queue.SimpleQueue[Callable[[Chronicle], object]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
-        self._lock = threading.Lock()  # guards the four that follow
+        self._lock = threading.Lock()  # guards the five that follow
         self._state: WatchState | None = None
         self._deaths: list[Death] = []
         self._alarms: list[Message] = []
+        self._recycles: list[RecycleEvent] = []
         self._failure: Exception | None = None
 
     def __enter__(self) -> "Watching":
@@ -85,6 +98,12 @@ class Watching:
             taken, self._alarms = self._alarms, []
         return taken
 
+    def take_recycles(self) -> list[RecycleEvent]:
+        """Return what recycling did since the last call."""
+        with self._lock:
+            taken, self._recycles = self._recycles, []
+        return taken
+
     def _run(self) -> None:
         configuration = AlarmConfiguration(policy=Policy(fire_at="probable"))
         try:
@@ -93,26 +112,39 @@ class Watching:
                 watcher = ending.enter_context(
                     Watcher(self._targets, EVERY_SECONDS, witness=chronicle.witness)
                 )
+                clients = TargetClients(FixedTargets(self._targets))
+                recycling = ending.enter_context(
+                    Recycling(self._data, self._recycled, clients, chronicle)
+                )
                 alarming = ending.enter_context(
-                    Alarming(configuration, self._data, series=watcher.series)
+                    Alarming(
+                        configuration,
+                        self._data,
+                        series=watcher.series,
+                        harmless=recycling.harmless,
+                    )
                 )
                 due = time.monotonic()
                 while not self._stopping.wait(max(0.0, due - time.monotonic())):
                     due = max(due, time.monotonic()) + EVERY_SECONDS
-                    self._step(watcher, chronicle, alarming)
-                self._step(watcher, chronicle, alarming)  # the last deaths
+                    self._step(watcher, chronicle, recycling, alarming)
+                self._step(watcher, chronicle, recycling, alarming)  # the last deaths
         except Exception as problem:  # Handed to the main thread, which ends the demo by it.
             with self._lock:
                 self._failure = problem
 
-    def _step(self, watcher: Watcher, chronicle: Chronicle, alarming: Alarming) -> None:
+    def _step(
+        self, watcher: Watcher, chronicle: Chronicle, recycling: Recycling, alarming: Alarming
+    ) -> None:
         while not self._told.empty():
             self._told.get()(chronicle)
         state = chronicle.take(watcher.step())
-        told = alarming.take(state)
-        if trouble := alarming.trouble or chronicle.trouble:
+        events = recycling.take(state)
+        told = alarming.take(state, recycling.conditions())
+        if trouble := alarming.trouble or chronicle.trouble or recycling.trouble:
             raise DemoError(f"the journal does not work: {trouble}")
         with self._lock:
             self._state = state
             self._deaths += state.deaths
             self._alarms += told
+            self._recycles += events

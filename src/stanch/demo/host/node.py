@@ -6,6 +6,7 @@ whole node goes; a node that is gone comes back after a pause that doubles with 
 
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ class Died:
     """A node's life ended at `at`, `lived_s` after it began.
 
     `at_limit` tells a death at the memory limit from any other; `how` says it in words;
-    `used_bytes` is the last reading before; `status` that of the first process, a signal negative.
+    `used_bytes` is the last reading before; `status` that of the first process, a signal negative;
+    `was_asked` tells that the node was asked to end.
     """
 
     node: str
@@ -63,6 +65,7 @@ class Died:
     how: str
     used_bytes: int
     status: int = 0
+    was_asked: bool = False
 
 
 Event = Started | Died
@@ -81,11 +84,22 @@ class Node:
         self._started_at = 0.0
         self._start_again_at = 0.0
         self._backoff_s = FIRST_BACKOFF_SECONDS
+        self._asked: threading.Event = threading.Event()
+        self._was_asked = False
+
+    def ask_to_end(self) -> None:
+        """Have the present life ended by SIGTERM, and the next begun at once. From any thread."""
+        self._asked.set()
 
     def tick(self, now: float) -> Event | None:
         """Look after the node once: start it when due, notice its death. Returns what happened."""
         if self._process is None or self._enclosure is None:
             return self._start(now) if now >= self._start_again_at else None
+        if self._asked.is_set():
+            self._asked.clear()
+            self._was_asked = True
+            if not has_ended(self._process.pid):
+                self._process.terminate()
         struck = self._enclosure.struck()
         if not struck and not has_ended(self._process.pid):
             self.used_bytes = self._enclosure.used_bytes()
@@ -126,8 +140,10 @@ class Node:
         at_limit = struck or (self._limiter.by_kernel and enclosure.struck())
         status = self._end(process, enclosure)
         self._process = self._enclosure = None
-        self._start_again_at = now + self._backoff_s
-        self._backoff_s = min(MAX_BACKOFF_SECONDS, 2 * self._backoff_s)
+        was_asked, self._was_asked = self._was_asked and not at_limit, False
+        if not was_asked:
+            self._start_again_at = now + self._backoff_s
+            self._backoff_s = min(MAX_BACKOFF_SECONDS, 2 * self._backoff_s)
         return Died(
             node=self.spec.name,
             service=self.spec.service,
@@ -138,6 +154,7 @@ class Node:
             how=self._how(at_limit, status),
             used_bytes=self.used_bytes,
             status=status,
+            was_asked=was_asked,
         )
 
     def _end(self, process: subprocess.Popen[bytes], enclosure: Enclosure) -> int:

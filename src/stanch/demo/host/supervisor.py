@@ -44,6 +44,14 @@ class Supervisor:
         """Return the last reading of each node's memory in use."""
         return {node.spec.name: node.used_bytes for node in self._nodes}
 
+    def life(self, name: str) -> int:
+        """Return the number of the present life of a node."""
+        return next(node.life for node in self._nodes if node.spec.name == name)
+
+    def recycle(self, name: str) -> None:
+        """Have a node end gracefully and begin anew."""
+        next(node for node in self._nodes if node.spec.name == name).ask_to_end()
+
     def stop(self) -> None:
         """Kill every node and wait until they are gone. Safe to call twice."""
         self._stopping.set()

@@ -28,12 +28,16 @@ class ShareWheel:
 
 
 class Ring:
-    """The nodes of one service in turn. A node that refuses is left out for EJECT_SECONDS."""
+    """The nodes of one service in turn.
+
+    A node that refuses is left out for EJECT_SECONDS, one that is drained until it is restored.
+    """
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self._nodes = tuple(nodes)
         self._next = 0
         self._ejected_until: dict[str, float] = {}
+        self._drained: set[str] = set()
 
     def candidates(self, now: float) -> list[str]:
         """Return the nodes to try for one request, best first.
@@ -43,8 +47,18 @@ class Ring:
         """
         start, self._next = self._next, (self._next + 1) % len(self._nodes)
         turn = self._nodes[start:] + self._nodes[:start]
-        in_service = [node for node in turn if self._ejected_until.get(node, now) <= now]
-        return in_service or list(turn)
+        ready = [node for node in turn if node not in self._drained]
+        in_service = [node for node in ready if self._ejected_until.get(node, now) <= now]
+        return in_service or ready or list(turn)
+
+    def drain(self, node: str) -> None:
+        """Send no more requests to a node; nothing when it is not one of these."""
+        self._drained |= {node} & {*self._nodes}
+
+    def restore(self, node: str) -> None:
+        """Send requests to a node again, at once."""
+        self._drained.discard(node)
+        self._ejected_until.pop(node, None)
 
     def eject(self, node: str, now: float) -> None:
         """Leave a node out of service until EJECT_SECONDS from now."""

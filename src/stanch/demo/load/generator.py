@@ -2,10 +2,12 @@
 
 Takes a load plan as one line of JSON on standard input, sends requests at the planned pace
 (open loop: a slow node does not slow the users down) and writes one JSON report per line to
-standard output. Ends when standard input is closed, so it never outlives who started it.
+standard output. Each further line of input is {"drain": NODE} or {"restore": NODE}, as the commands
+to a load balancer. Ends when standard input is closed, so it never outlives who started it.
 """
 
 import asyncio
+import json
 import os
 import random
 import sys
@@ -40,6 +42,15 @@ class Generator:
         self._waiting: Counter[str] = Counter()
         self._report = Report()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def command(self, line: str) -> None:
+        """Drain or restore a node. What cannot be read is said on standard error, and left out."""
+        try:
+            ((verb, node),) = json.loads(line).items()
+            for ring in self._rings.values():
+                {"drain": ring.drain, "restore": ring.restore}[verb](node)
+        except (ValueError, KeyError, AttributeError) as problem:
+            print(f"stanch.demo.load: {line!r} is no command: {problem!r}", file=sys.stderr)
 
     async def run(self) -> None:
         """Send for ever, at the planned pace. A pause of the machine is made up for afterwards."""
@@ -119,9 +130,8 @@ async def _connect(node: str) -> Connection:
         raise NodeRefusedError(f"{node}: {problem}") from problem
 
 
-async def generate(plan: LoadPlan, input_closed: asyncio.Event, seed: int) -> None:
+async def generate(plan: LoadPlan, generator: Generator, input_closed: asyncio.Event) -> None:
     """Run the plan and report until `input_closed` is set. See the module for the format."""
-    generator = Generator(plan, seed)
     sending = asyncio.create_task(generator.run())
     started = time.monotonic()
     try:
@@ -147,12 +157,20 @@ async def _main() -> int:
         return 2
     input_closed = asyncio.Event()
 
+    generator = Generator(plan, seed=time.time_ns())
+    unread = b""
+
     def on_input() -> None:
-        if not os.read(sys.stdin.fileno(), 4096):
+        nonlocal unread
+        part = os.read(sys.stdin.fileno(), 4096)
+        if not part:
             input_closed.set()
+        *lines, unread = (unread + part).split(b"\n")
+        for line in lines:
+            generator.command(line.decode(errors="replace"))
 
     loop.add_reader(sys.stdin.fileno(), on_input)
-    await generate(plan, input_closed, seed=time.time_ns())
+    await generate(plan, generator, input_closed)
     return 0
 
 

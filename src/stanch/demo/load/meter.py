@@ -1,6 +1,7 @@
 """The parent's side of the load: starts the generator's process and sums what it reports."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ class LoadMeter:
             text=True,
             start_new_session=True,
         )
+        self._command_lock = threading.Lock()  # one line at a time
         self._lock = threading.Lock()  # guards the four that follow
         self._recent = Tally()
         self._total = Tally()
@@ -67,6 +69,21 @@ class LoadMeter:
         status = self._process.wait(STOP_SECONDS)
         said = self._process.stderr.read(4000).strip() or "nothing"
         return LoadError(f"the load generator ended with status {status} and said: {said}")
+
+    def drain(self, node: str) -> None:
+        """Have no more requests sent to "HOST:PORT"."""
+        self._command({"drain": node})
+
+    def restore(self, node: str) -> None:
+        """Have requests sent there again."""
+        self._command({"restore": node})
+
+    def _command(self, command: dict[str, str]) -> None:
+        assert self._process.stdin is not None
+        # A generator that has ended is noticed by `running`, one that was stopped needs nothing.
+        with self._command_lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
 
     def stop(self) -> None:
         """End the generator and wait for it; kill it when it does not end in time."""
