@@ -24,7 +24,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--recycle",
         action="store_true",
-        help="run it twice: nodes die, and nodes are recycled before; about eight minutes",
+        help="run it twice: nodes die, and nodes are recycled before; about thirteen minutes",
     )
     parser.add_argument(
         "--full", action="store_true", help="real scale: 1 GiB a node, about 45 minutes"

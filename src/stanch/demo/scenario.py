@@ -43,7 +43,7 @@ SMALL = Scale(
 # With the repaired code nothing dies, and nothing new shows after the caches have filled.
 SMALL_FIXED = Scale("small, repaired", SMALL.life_s, 75.0, SMALL.limits)
 # Long enough for every node to be recycled, some of them twice.
-RECYCLED = Scale("small, recycled", 180.0, 220.0, SMALL.limits)
+RECYCLED = Scale("small, recycled", 300.0, 360.0, SMALL.limits)
 FULL = Scale(
     name="full",
     life_s=40 * 60.0,

@@ -176,16 +176,19 @@ class Recycling:
 
 
 def replicas_of(state: WatchState) -> list[Replica]:
-    """Return what a state shows of each target, as recycling sees it."""
+    """Return what a state shows of each target, as recycling sees it.
+
+    A leak that is confirmed in a service is in all its replicas, for they run the same code: in
+    each whose memory is not steady, also where it does not show yet.
+    """
     leaks = {
-        (finding.service, instance): finding_title(finding)
+        finding.service: finding_title(finding)
         for finding in reversed(state.findings)
         if finding.is_confirmed_leak
-        for instance in finding.instances
     }
     replicas = []
     for row in state.rows:
-        leak = leaks.get((row.service, row.instance), "")
+        leak = leaks.get(row.service, "") if row.verdict != "steady" else ""
         share = row.memory_bytes / row.limit_bytes if row.memory_bytes and row.limit_bytes else None
         replicas.append(
             Replica(
