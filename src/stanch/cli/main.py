@@ -20,13 +20,17 @@ from stanch.cli import (
     recycles,
     report,
     run,
+    sidecar,
     watch,
     why,
 )
 from stanch.cli.errors import CliError
 from stanch.version import __version__
 
-PARTS = (run, attach, watch, alarms, deaths, recycles, why, memory, report, autopsy, evaluate, demo)
+PARTS = (
+    *(run, attach, watch, alarms, deaths, recycles, sidecar, why),
+    *(memory, report, autopsy, evaluate, demo),
+)
 
 EPILOG = """\
 examples:

@@ -121,6 +121,12 @@ def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccou
     )
 
 
+def group_memory(group: MemoryGroup) -> GroupMemory:
+    """Return limit, usage and working set of a group."""
+    name = "total_inactive_file" if group.version == 1 else "inactive_file"
+    return _memory_of(group, _numbers(group.directory / "memory.stat").get(name))
+
+
 def group_oom_kills(directory: Path, version: int) -> int | None:
     """Return how many processes of a memory cgroup the kernel has killed; None when unknown."""
     name = "memory.oom_control" if version == 1 else "memory.events"

@@ -1,0 +1,3 @@
+module example.com/gounixpprof
+
+go 1.21
