@@ -204,9 +204,9 @@ class DeathWatch:
                 process.missing = 0
                 continue
             process.missing += 1
-            if process.missing >= MISSING_LOOKS or (
-                process.is_here and not self._exists(process.pid)
-            ):
+            # A process of this machine that is still in /proc is only too busy to answer.
+            gone = not self._exists(process.pid)
+            if gone if process.is_here else process.missing >= MISSING_LOOKS:
                 ended.append(process)
         if ended:
             told = scrape.metrics.largest(_OOM_KILLS) if scrape.metrics is not None else None
