@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stanch.collect import FileTargets, parse_target
+from stanch.collect import FileTargets, Scrape, parse_target
 from stanch.server.watch import Watcher, WatchState
 from stanch.store import MemoryStore, StoreBounds
 from tests.collect.answers import Answer, Served, python_heap, serving
@@ -166,6 +166,23 @@ def test_runs_in_step_with_its_clock_and_no_longer_than_asked(service: Service) 
         states = list(watcher.run(10.0))
     assert [state.step for state in states] == [1, 2, 3, 4]
     assert service.clock.slept == [EVERY_S] * 3
+
+
+def test_no_text_is_made_of_what_was_scraped(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step in the main thread does not format the profiles: it would cost more than all else."""
+    formatted: list[Scrape] = []
+
+    def text(scrape: Scrape) -> str:
+        formatted.append(scrape)  # an exception would be swallowed by reprlib
+        return "a scrape"
+
+    monkeypatch.setattr(Scrape, "__repr__", text)
+    service.tell()
+    with watching(service) as watcher:
+        assert watcher.step().rows[0].memory_bytes
+    assert formatted == []
 
 
 def test_a_step_that_takes_too_long_is_followed_at_once(service: Service) -> None:
