@@ -26,7 +26,7 @@ from stanch.agent import daemons
 from stanch.agent.warn import warn
 
 _LATE_S = 0.05
-_JOIN_S = 0.1
+_JOIN_S = 1.0  # an action under way takes some 20 ms, and a fork amid it would copy its locks
 _POLLS = 100
 _POLL_S = 0.001
 _FORK_WARNS = sys.hexversion >= 0x030C0000
