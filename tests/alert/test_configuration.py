@@ -9,12 +9,12 @@ import pytest
 from stanch.alert.configuration import (
     RECEIVER_SETTINGS,
     SETTINGS,
-    ConfigurationError,
     make_receivers,
     read_configuration,
 )
 from stanch.alert.lifecycle import Policy
 from stanch.alert.receivers import DeliveryError
+from stanch.collect.configuration import ConfigurationError
 from tests.alert.test_messenger import message
 
 ROOT = Path(__file__).resolve().parents[2]

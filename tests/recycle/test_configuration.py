@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from stanch.collect.configuration import ConfigurationError
 from stanch.recycle import RecyclePolicy
 from stanch.recycle.backends.command import CommandBackend
-from stanch.recycle.configuration import SETTINGS, RecycleConfigurationError, read_policies
+from stanch.recycle.configuration import SETTINGS, read_policies
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = """
@@ -89,10 +90,18 @@ def test_a_dry_run_is_one_for_all(tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
     """It names the file, the key and what is expected."""
     path = written(tmp_path, text)
-    with pytest.raises(RecycleConfigurationError) as error:
+    with pytest.raises(ConfigurationError) as error:
         read_policies(path, worker)
     assert str(error.value).startswith(str(path))
     assert says in str(error.value)
+
+
+def test_a_file_beyond_the_bound_is_refused_whole(tmp_path: Path) -> None:
+    """Half a file is never taken for all of it."""
+    table = "[[service]]\nservice = 'a'\nbackend = 'worker'\n"
+    path = written(tmp_path, table + "# filler\n" * (1 << 17))
+    with pytest.raises(ConfigurationError, match="larger than 1 MiB"):
+        read_policies(path, worker)
 
 
 def test_every_key_is_documented() -> None:

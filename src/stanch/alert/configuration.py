@@ -15,7 +15,6 @@ services = ["shop", "pay*"]
 
 import fnmatch
 import ssl
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,28 +28,19 @@ from stanch.alert.receivers import Receiver
 from stanch.alert.receivers.alertmanager import AlertmanagerReceiver
 from stanch.alert.receivers.secrets import FileToken, SecretError, read_secret
 from stanch.alert.receivers.webhook import WebhookReceiver
-from stanch.collect.sizes import parse_duration_s
+from stanch.collect.configuration import (
+    ConfigurationError,
+    Setting,
+    read_toml,
+    refuse_unknown,
+    seconds_of,
+)
 from stanch.collect.targets import is_loopback
 from stanch.detect import STAGES
 
 TYPES = ("alertmanager", "webhook", "apprise")
-_MAX_FILE_BYTES = 1024 * 1024
 TIMEOUT_S = 10.0
 _MOST_RECEIVERS = 50
-
-
-class ConfigurationError(ValueError):
-    """The file of alarms cannot be used; the text names the key and what is expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One key of the file: where it stands, its default in words, and what it means."""
-
-    name: str
-    default: str
-    help: str
-
 
 SETTINGS = (
     Setting("fire_at", "`confirmed`", "from which stage on a leak fires"),
@@ -102,17 +92,7 @@ class AlarmConfiguration:
 
 def read_configuration(path: Path) -> AlarmConfiguration:
     """Read a file of alarms. Raises ConfigurationError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > _MAX_FILE_BYTES:
-        raise ConfigurationError(f"{path} is larger than 1 MiB")
-    try:
-        values = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}") from error
+    values = read_toml(path)
     try:
         return _configuration(values)
     except ConfigurationError as error:
@@ -120,8 +100,7 @@ def read_configuration(path: Path) -> AlarmConfiguration:
 
 
 def _configuration(values: Mapping[str, Any]) -> AlarmConfiguration:
-    known = {setting.name for setting in SETTINGS} | {"receiver"}
-    _refuse_unknown(values, known, "")
+    refuse_unknown(values, sorted(("receiver", *(setting.name for setting in SETTINGS))))
     default = Policy()
     fire_at = values.get("fire_at", default.fire_at)
     if fire_at not in STAGES:
@@ -150,7 +129,8 @@ def _configuration(values: Mapping[str, Any]) -> AlarmConfiguration:
 def _receiver(table: object) -> ReceiverSpec:
     if not isinstance(table, dict):
         raise ConfigurationError("a receiver is a [[receiver]] table")
-    _refuse_unknown(table, {setting.name for setting in RECEIVER_SETTINGS}, "receiver: ")
+    known = sorted(setting.name for setting in RECEIVER_SETTINGS)
+    refuse_unknown(table, known, "receiver: ")
     kind = table.get("type")
     if kind not in TYPES:
         raise ConfigurationError(f"receiver: type is {kind!r}; expected one of {', '.join(TYPES)}")
@@ -218,14 +198,6 @@ def _made(spec: ReceiverSpec, wall: Callable[[], float]) -> Receiver:
     return WebhookReceiver(client, spec.url)
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise ConfigurationError(
-                f"{where}{key!r} is not known; expected {', '.join(sorted(known))}"
-            )
-
-
 def _text(values: Mapping[str, Any], key: str, default: str) -> str:
     text = values.get(key, default)
     if not isinstance(text, str):
@@ -234,12 +206,4 @@ def _text(values: Mapping[str, Any], key: str, default: str) -> str:
 
 
 def _seconds(values: Mapping[str, Any], key: str, default: float) -> float:
-    text = values.get(key)
-    if text is None:
-        return default
-    if text in ("0", "0s"):
-        return 0.0
-    try:
-        return parse_duration_s(str(text))
-    except ValueError as error:
-        raise ConfigurationError(f"{key}: {error}") from error
+    return seconds_of(key, values[key]) if key in values else default

@@ -245,11 +245,8 @@ def _outbox(arguments: argparse.Namespace) -> int:
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    from stanch.alert.configuration import (
-        ConfigurationError,
-        make_receivers,
-        read_configuration,
-    )
+    from stanch.alert.configuration import make_receivers, read_configuration
+    from stanch.collect.configuration import ConfigurationError
 
     try:
         receivers = make_receivers(read_configuration(arguments.file), time.time)

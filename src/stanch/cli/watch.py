@@ -157,8 +157,9 @@ def _recycling(
 ) -> "Recycling | None":
     if arguments.recycle is None or chronicle is None:
         return None
+    from stanch.collect.configuration import ConfigurationError
     from stanch.journal import JournalError, default_directory
-    from stanch.recycle.configuration import RecycleConfigurationError, read_policies
+    from stanch.recycle.configuration import read_policies
     from stanch.server.recycling import Recycling, TargetClients, worker_backend
 
     clients = TargetClients(source)
@@ -168,7 +169,7 @@ def _recycling(
         )
         directory = arguments.data or default_directory()
         recycling = Recycling(directory, policies, clients, chronicle)
-    except (RecycleConfigurationError, JournalError) as error:
+    except (ConfigurationError, JournalError) as error:
         raise CliError(str(error), 2) from error
     return ending.enter_context(recycling)
 
@@ -191,8 +192,9 @@ def _alarming(
 ) -> "Alarming | None":
     if arguments.alarms is None:
         return None
-    from stanch.alert.configuration import ConfigurationError, read_configuration
+    from stanch.alert.configuration import read_configuration
     from stanch.alert.desk import nothing_harmless
+    from stanch.collect.configuration import ConfigurationError
     from stanch.journal import JournalError, default_directory
     from stanch.server.alarming import Alarming
 
