@@ -1,7 +1,7 @@
 """What the benchmark draws: leaks and look-alikes, rates, histories, how often it looks."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 LeakKind: TypeAlias = Literal[
     "plain", "with cache", "diurnal", "native", "tasks", "container", "go", "late", "split"
@@ -23,33 +23,9 @@ HealthyKind: TypeAlias = Literal[
 ]
 History: TypeAlias = Literal["none", "clean", "died"]
 
-LEAKS: tuple[LeakKind, ...] = (
-    "plain",
-    "with cache",
-    "diurnal",
-    "native",
-    "tasks",
-    "container",
-    "go",
-    "late",
-    "split",
-)
-HEALTHY: tuple[HealthyKind, ...] = (
-    "lru sequential",
-    "cache uniform",
-    "cache zipf",
-    "expiring",
-    "warm-up",
-    "warm-up and cache",
-    "linear loading",
-    "load ramp",
-    "diurnal",
-    "batch",
-    "go cache",
-    "native pool",
-    "task ramp",
-)
-HISTORIES: tuple[History, ...] = ("none", "clean", "died")
+LEAKS: tuple[LeakKind, ...] = get_args(LeakKind)
+HEALTHY: tuple[HealthyKind, ...] = get_args(HealthyKind)
+HISTORIES: tuple[History, ...] = get_args(History)
 
 BANDS: dict[str, tuple[float, float]] = {
     "0.01-0.1 %/min": (1e-4, 1e-3),
