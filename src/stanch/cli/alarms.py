@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch.cli.errors import CliError
+from stanch.cli.journal_source import add_data_option, open_journal
 
 if TYPE_CHECKING:
     from stanch.alert.alarm import Alarm
@@ -33,7 +34,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Show and steer the alarms of `stanch watch --alarms`. Without a subcommand: "
         "list. Exit codes: 0 done, 1 not possible, 2 wrong use.",
     )
-    _add_data(parser, None)
+    add_data_option(parser)
     parser.add_argument("--all", action="store_true", help="also those that are over")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.set_defaults(run=_list)
@@ -67,38 +68,16 @@ def _part(
     what: str,
 ) -> argparse.ArgumentParser:
     part = parts.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    _add_data(part, argparse.SUPPRESS)
+    add_data_option(part, argparse.SUPPRESS)
     part.set_defaults(run=run)
     return part
-
-
-def _add_data(parser: argparse.ArgumentParser, default: object) -> None:
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        default=default,
-        help="the data directory (default: $STANCH_DATA, or stanch in the state directory)",
-    )
-
-
-def _journal(arguments: argparse.Namespace) -> "Journal":
-    from stanch.journal import FILE_NAME, Journal, JournalError, default_directory
-
-    directory: Path = arguments.data or default_directory()
-    if not (directory / FILE_NAME).exists():
-        raise CliError(f"there is no journal in {directory}; name the directory with --data", 2)
-    try:
-        return Journal(directory)
-    except JournalError as error:
-        raise CliError(str(error)) from error
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from stanch.alert.desk import stored_alarms
     from stanch.alert.silences import marks
 
-    with _journal(arguments) as journal, journal.read() as transaction:
+    with open_journal(arguments) as journal, journal.read() as transaction:
         alarms = stored_alarms(transaction)
         marked = marks(transaction)
     shown = [alarm for alarm in alarms if arguments.all or alarm.status != "resolved"]
@@ -131,7 +110,7 @@ def _text(alarm: "Alarm", mark: "Marked | None") -> str:
 def _mark(arguments: argparse.Namespace) -> int:
     from stanch.alert.silences import Marked, set_mark
 
-    with _journal(arguments) as journal:
+    with open_journal(arguments) as journal:
         alarm = _find(journal, arguments.fingerprint)
         mark = Marked(
             alarm.fingerprint,
@@ -150,7 +129,7 @@ def _mark(arguments: argparse.Namespace) -> int:
 def _unmark(arguments: argparse.Namespace) -> int:
     from stanch.alert.silences import remove_mark
 
-    with _journal(arguments) as journal:
+    with open_journal(arguments) as journal:
         alarm = _find(journal, arguments.fingerprint)
         with journal.write() as transaction:
             if not remove_mark(transaction, alarm.fingerprint):
@@ -185,7 +164,7 @@ def _quiet(arguments: argparse.Namespace) -> int:
             at = datetime.fromisoformat(arguments.at)
             begins = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
         every_s = _EVERY[arguments.every] if arguments.every else None
-        with _journal(arguments) as journal, journal.write() as transaction:
+        with open_journal(arguments) as journal, journal.write() as transaction:
             number = add_window(
                 transaction,
                 arguments.service,
@@ -204,7 +183,7 @@ def _quiet(arguments: argparse.Namespace) -> int:
 def _windows(arguments: argparse.Namespace) -> int:
     from stanch.alert.silences import windows
 
-    with _journal(arguments) as journal, journal.read() as transaction:
+    with open_journal(arguments) as journal, journal.read() as transaction:
         found = windows(transaction)
     for window in found:
         again = f", every {window.every_s / 86_400:g} days" if window.every_s else ""
@@ -221,7 +200,7 @@ def _windows(arguments: argparse.Namespace) -> int:
 def _unquiet(arguments: argparse.Namespace) -> int:
     from stanch.alert.silences import remove_window
 
-    with _journal(arguments) as journal, journal.write() as transaction:
+    with open_journal(arguments) as journal, journal.write() as transaction:
         if not remove_window(transaction, arguments.number):
             raise CliError(f"there is no window {arguments.number}", 2)
     print(f"window {arguments.number} is removed")
@@ -231,7 +210,7 @@ def _unquiet(arguments: argparse.Namespace) -> int:
 def _outbox(arguments: argparse.Namespace) -> int:
     from stanch.alert.outbox import counts
 
-    with _journal(arguments) as journal, journal.read() as transaction:
+    with open_journal(arguments) as journal, journal.read() as transaction:
         found = counts(transaction)
     for each in found:
         error = f"; {each.error}" if each.error else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch.cli.errors import CliError
+from stanch.cli.journal_source import add_data_option, open_journal
 
 if TYPE_CHECKING:
     from stanch.deaths import Death
@@ -23,12 +24,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "first. With a NUMBER: all that is known of one, and its last heap profile.",
     )
     parser.add_argument("number", metavar="NUMBER", type=int, nargs="?", help="of one death")
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="the data directory (default: $STANCH_DATA, or stanch in the state directory)",
-    )
+    add_data_option(parser)
     parser.add_argument("--service", metavar="NAME", help="of this service only")
     parser.add_argument("-n", dest="most", type=int, default=20, help="so many (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -46,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CliError(
             f"deaths needs the package {error.name}; pip install 'stanch[cli]'", 2
         ) from error
-    with _journal(arguments) as journal:
+    with open_journal(arguments) as journal:
         if arguments.number is not None:
             return _show(journal, arguments)
         if arguments.output is not None:
@@ -61,18 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not found and not arguments.json:
         print("no deaths")
     return 0
-
-
-def _journal(arguments: argparse.Namespace) -> "Journal":
-    from stanch.journal import FILE_NAME, Journal, JournalError, default_directory
-
-    directory: Path = arguments.data or default_directory()
-    if not (directory / FILE_NAME).exists():
-        raise CliError(f"there is no journal in {directory}; name the directory with --data", 2)
-    try:
-        return Journal(directory)
-    except JournalError as error:
-        raise CliError(str(error)) from error
 
 
 def _text(number: int, death: "Death") -> str:

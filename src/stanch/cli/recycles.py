@@ -4,10 +4,10 @@ import argparse
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch.cli.errors import CliError
+from stanch.cli.journal_source import add_data_option, open_journal
 
 if TYPE_CHECKING:
     from stanch.recycle.book import Recycle
@@ -21,12 +21,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="List what `stanch watch --recycle` has done, the newest first. After a "
         "failure a service is recycled no more until --resume.",
     )
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="the data directory (default: $STANCH_DATA, or stanch in the state directory)",
-    )
+    add_data_option(parser)
     parser.add_argument("--service", metavar="NAME", help="of this service only")
     parser.add_argument("-n", dest="most", type=int, default=20, help="so many (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -36,14 +31,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     """List or resume. Returns 0."""
-    from stanch.journal import FILE_NAME, Journal, JournalError, default_directory
+    from stanch.journal import JournalError
     from stanch.recycle.book import clear, recycles
 
-    directory: Path = arguments.data or default_directory()
-    if not (directory / FILE_NAME).exists():
-        raise CliError(f"there is no journal in {directory}; name the directory with --data", 2)
     try:
-        with Journal(directory) as journal:
+        with open_journal(arguments) as journal:
             if arguments.resume is not None:
                 with journal.write() as transaction:
                     cleared = clear(transaction, arguments.resume)
