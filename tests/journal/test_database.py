@@ -90,6 +90,29 @@ def test_several_writers_wait_for_each_other(tmp_path: Path) -> None:
         assert count(journal) == 60
 
 
+def test_several_open_a_new_journal_at_once(tmp_path: Path) -> None:
+    """None of them is told that the file is locked, in any of 40 rounds."""
+    failures: list[JournalError] = []
+
+    def make(directory: Path, start: threading.Barrier) -> None:
+        start.wait()
+        try:
+            with Journal(directory) as journal:
+                assert count(journal) == 0
+        except JournalError as error:
+            failures.append(error)
+
+    for number in range(40):
+        start = threading.Barrier(5)
+        arguments = (tmp_path / str(number), start)
+        threads = [threading.Thread(target=make, args=arguments) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    assert not failures
+
+
 def test_a_damaged_journal_is_put_aside(tmp_path: Path) -> None:
     """A file that is no database is kept under another name, and a new one begun."""
     (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 1000)

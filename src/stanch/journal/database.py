@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from stanch.journal.lock import HolderLock
 from stanch.journal.schema import MIGRATIONS
 
 FILE_NAME = "journal.sqlite"
@@ -48,13 +49,14 @@ class Journal:
         self._lock = threading.RLock()  # one transaction of this connection at a time
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._connection = _open(self.path)
-            except sqlite3.OperationalError:
-                raise  # locked, full or not permitted: nothing is wrong with the content
-            except sqlite3.DatabaseError:
-                self.put_aside = _put_aside(self.path)
-                self._connection = _open(self.path)
+            with _alone_in(directory):
+                try:
+                    self._connection = _open(self.path)
+                except sqlite3.OperationalError:
+                    raise  # locked, full or not permitted: nothing is wrong with the content
+                except sqlite3.DatabaseError:
+                    self.put_aside = _put_aside(self.path)
+                    self._connection = _open(self.path)
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"cannot open the journal {self.path}: {error}") from error
 
@@ -97,6 +99,26 @@ class Journal:
                 if isinstance(error, sqlite3.Error):
                     raise JournalError(f"the journal {self.path} failed: {error}") from error
                 raise
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Open and repair the journal one at a time, whatever process or thread.
+
+    SQLite's own wait does not cover the change of a new file to a write-ahead log, which fails at
+    once when two try it; and of two that find a damaged file only one may put it aside. Raises
+    TimeoutError when another has been opening it for BUSY_S.
+    """
+    lock = HolderLock(directory, "opening")
+    try:
+        give_up = time.monotonic() + BUSY_S
+        while not lock.take():
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"another has been opening it for {BUSY_S:g} s")
+            time.sleep(0.01)
+        yield
+    finally:
+        lock.close()
 
 
 def _open(path: Path) -> sqlite3.Connection:
