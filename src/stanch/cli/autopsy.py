@@ -13,7 +13,7 @@ from stanch.agent import rundir
 from stanch.cli.errors import CliError
 from stanch.profile import encode, format_value
 from stanch.sampler import (
-    DOMAIN_NATIVE,
+    Domain,
     TableError,
     TableImage,
     read_table,
@@ -124,7 +124,7 @@ def _live_bytes(image: TableImage) -> tuple[float, float]:
     for entry in image.entries:
         size = entry.size_bytes * sample_weight(entry.size_bytes, entry.interval_bytes)
         live += size
-        native += size if entry.domain == DOMAIN_NATIVE else 0.0
+        native += size if entry.domain == Domain.NATIVE else 0.0
     return live, native
 
 

@@ -59,12 +59,12 @@ def listener_of_socket(path: str) -> int | None:
 def local_process(pid: int, root: Path = Path("/")) -> LocalProcess | None:
     """What /proc tells about a process; None when it is gone or not ours to see."""
     directory = root / "proc" / str(pid)
+    started = start_ticks(pid, root)
     try:
-        # The name in parentheses may hold anything, so fields are counted from its end.
-        after_name = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        started = float(after_name[19])
         executable = str((directory / "exe").readlink())
-    except (OSError, IndexError, ValueError):
+    except OSError:
+        return None
+    if started is None:
         return None
     return LocalProcess(
         pid=pid,
@@ -73,6 +73,16 @@ def local_process(pid: int, root: Path = Path("/")) -> LocalProcess | None:
         rss_bytes=_kilobytes(directory / "status", "VmRSS:"),
         limit_bytes=memory_limit(pid, root),
     )
+
+
+def start_ticks(pid: int, root: Path = Path("/")) -> float | None:
+    """When a process started, in clock ticks since boot; None when it is gone."""
+    try:
+        # The name in parentheses may hold anything, so fields are counted from its end.
+        stat = (root / "proc" / str(pid) / "stat").read_text(errors="replace")
+        return float(stat.rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def memory_limit(pid: int, root: Path = Path("/")) -> int | None:

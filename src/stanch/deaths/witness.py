@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stanch.collect import Scrape, Target
+from stanch.collect.procfs import start_ticks
 from stanch.deaths.autopsy import Autopsy, autopsy_of, table_autopsy, table_of, table_paths
 from stanch.deaths.book import record
 from stanch.deaths.cause import Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
 from stanch.journal import Journal
 from stanch.profile import Profile, encode
-from stanch.sampler.cgroup import group_oom_kills, memory_group
+from stanch.sampler.cgroup import MemoryGroup, group_oom_kills, memory_group
 from stanch.store import Look
 from stanch.store.life import NEAR_LIMIT, is_same_life, memory_of
 
@@ -58,8 +59,7 @@ class _Watched:
     began_unix: float
     rise_bytes: float = 0.0
     processes: dict[int | None, _Process] = field(default_factory=dict)
-    group: Path | None = None
-    group_version: int = 0
+    group: MemoryGroup | None = None
     oom_kills: int | None = None
     forecast: Forecast | None = None
 
@@ -190,8 +190,7 @@ class DeathWatch:
             if profile is not None:
                 known.profile, known.profile_unix = profile, look.unix_s
                 known.live_bytes = sum(heap.live_bytes for heap in process.heap)
-        told = scrape.metrics.largest(_OOM_KILLS) if scrape.metrics is not None else None
-        count = self._count_of_kills(watched, told)
+        count = self._count_of_kills(watched, scrape)
         watched.oom_kills = count if count is not None else watched.oom_kills
 
     def _notice_missing(self, scrape: Scrape, watched: _Watched, look: Look) -> None:
@@ -209,8 +208,7 @@ class DeathWatch:
             if gone if process.is_here else process.missing >= MISSING_LOOKS:
                 ended.append(process)
         if ended:
-            told = scrape.metrics.largest(_OOM_KILLS) if scrape.metrics is not None else None
-            killed = self._oom_killed(watched, told)
+            killed = self._oom_killed(watched, scrape)
             self._end(scrape.target, watched, ended, Evidence(oom_killed=killed))
 
     def _end(
@@ -335,24 +333,26 @@ class DeathWatch:
 
     def _find_group(self, watched: _Watched, process: _Process) -> None:
         if watched.group is None and process.is_here and process.pid is not None:
-            group = memory_group(process.pid, self._root)
-            if group is not None:
-                watched.group, watched.group_version = group.directory, group.version
-                watched.oom_kills = group_oom_kills(group.directory, group.version)
+            watched.group = memory_group(process.pid, self._root)
+            if watched.group is not None:
+                watched.oom_kills = group_oom_kills(watched.group)
 
-    def _oom_killed(self, watched: _Watched, told: float | None = None) -> bool | None:
+    def _oom_killed(self, watched: _Watched, scrape: Scrape | None = None) -> bool | None:
         """Whether the kernel has counted a kill in the group since the last look; None unknown.
 
-        told: the count as the target tells it now.
+        scrape: what the target tells now, where it answers.
         """
-        count = self._count_of_kills(watched, told)
+        count = self._count_of_kills(watched, scrape)
         if count is None or watched.oom_kills is None:
             return None
         return True if count > watched.oom_kills else None
 
-    def _count_of_kills(self, watched: _Watched, told: float | None) -> int | None:
+    def _count_of_kills(self, watched: _Watched, scrape: Scrape | None) -> int | None:
         if watched.group is not None:
-            return group_oom_kills(watched.group, watched.group_version)
+            return group_oom_kills(watched.group)
+        if scrape is None or scrape.metrics is None:
+            return None
+        told = scrape.metrics.largest(_OOM_KILLS)
         return None if told is None else int(told)
 
 
@@ -368,13 +368,12 @@ def _starts(scrape: Scrape) -> dict[int, float]:
 
 
 def _start_unix(pid: int, root: Path) -> float | None:
+    ticks = start_ticks(pid, root)
     try:
-        text = (root / "proc" / str(pid) / "stat").read_text(errors="replace")
-        ticks = int(text.rpartition(")")[2].split()[19])
         up_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    except (OSError, ValueError, IndexError, AttributeError):
+    except (OSError, AttributeError):
         return None
-    return time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
+    return None if ticks is None else time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _near_limit(memory: float | None, rise: float, limit: float | None) -> bool | None:

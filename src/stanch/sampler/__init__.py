@@ -35,17 +35,17 @@ from stanch.sampler.heap import (
     table_profile,
 )
 from stanch.sampler.labels import label
-from stanch.sampler.tablefile import DOMAIN_NATIVE, TableImage, read_table
+from stanch.sampler.tablefile import Domain, TableImage, read_table
 
 __all__ = [
     "BIRTH_BAND_S",
     "BIRTH_LABEL",
-    "DOMAIN_NATIVE",
     "LARGEST_INTERVAL_BYTES",
     "PRELOAD",
     "ROUTE_LABEL",
     "TABLE_SUFFIX",
     "THREAD_LABEL",
+    "Domain",
     "SamplerError",
     "SearchError",
     "Stats",

@@ -117,7 +117,7 @@ def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccou
         other_bytes=other,
         inactive_file_bytes=inactive,
         peak_bytes=_read_bytes(group.directory / peak_file),
-        oom_kills=group_oom_kills(group.directory, group.version),
+        oom_kills=group_oom_kills(group),
     )
 
 
@@ -127,10 +127,10 @@ def group_memory(group: MemoryGroup) -> GroupMemory:
     return _memory_of(group, _numbers(group.directory / "memory.stat").get(name))
 
 
-def group_oom_kills(directory: Path, version: int) -> int | None:
+def group_oom_kills(group: MemoryGroup) -> int | None:
     """Return how many processes of a memory cgroup the kernel has killed; None when unknown."""
-    name = "memory.oom_control" if version == 1 else "memory.events"
-    return _numbers(directory / name).get("oom_kill")
+    name = "memory.oom_control" if group.version == 1 else "memory.events"
+    return _numbers(group.directory / name).get("oom_kill")
 
 
 def _memory_of(group: MemoryGroup, inactive_file_bytes: int | None) -> GroupMemory:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stanch.sampler.heap import sample_weight
-from stanch.sampler.retention import Domain, Edge, How, Limit, Node, Root, Search, Shape
+from stanch.sampler.retention import Edge, How, Limit, Node, Root, Search, Shape
+from stanch.sampler.tablefile import Domain
 
 MAX_DEPTH = 100
 _REPEATS = 3
@@ -83,7 +84,7 @@ def merge_paths(search: Search, wanted: Callable[[str], bool] = lambda _: True) 
     return top
 
 
-def _nowhere(limits: Limit, domain: Domain) -> str:
+def _nowhere(limits: Limit, domain: int) -> str:
     """Return what is said of a sample that was not found.
 
     A block of RAW or of malloc is no Python object: of it nobody forgot a decref. CPython takes

@@ -91,15 +91,6 @@ class How(IntEnum):
     BUFFER = 2
 
 
-class Domain(IntEnum):
-    """Which allocator a sampled block was asked of (core/table_format.h)."""
-
-    RAW = 0
-    MEM = 1
-    OBJ = 2
-    NATIVE = 3
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """One object on a path, and how the one before it holds it.
@@ -131,7 +122,7 @@ class Found:
     birth_ns: int
     stack: int
     interval_bytes: int
-    domain: Domain
+    domain: int
     how: How
     node: int | None
 
@@ -273,7 +264,7 @@ def decode(answer: bytes) -> Search:
             birth,
             stack,
             interval,
-            Domain(domain),
+            domain,
             How(how),
             None if node == _NONE else node,
         )

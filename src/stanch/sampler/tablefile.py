@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -57,8 +58,16 @@ _ITEM_BYTES = {
 _SERVICE_BYTES = 128
 _MAX_INTERVALS = 32
 FRAME_NATIVE = 0x80000000
-DOMAIN_NATIVE = 3
 _STATE_STOPPED = 2
+
+
+class Domain(IntEnum):
+    """Which allocator a sampled block was asked of (core/table_format.h)."""
+
+    RAW = 0
+    MEM = 1
+    OBJ = 2
+    NATIVE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ class TableLabel:
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """A sampled block that is alive; `interval_bytes` is the mean it was drawn with."""
+    """A sampled block that is alive, of a Domain; `interval_bytes` is the mean of its draw."""
 
     size_bytes: int
     birth_ns: int

@@ -7,7 +7,7 @@ memory is bounded by the store's bounds. It runs in the caller's thread; no othe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from stanch.collect import (
@@ -18,6 +18,7 @@ from stanch.collect import (
     TargetSource,
     observe,
 )
+from stanch.collect.running import run_for_result
 from stanch.deaths import Death
 from stanch.detect import LEAKS, Finding, InstanceVerdict, Settings, judge_service
 from stanch.store import Look, MemoryStore, ServiceSeries
@@ -168,7 +169,7 @@ class Watcher:
         """One round: scrape all targets, store what they gave, judge every service."""
         targets = self._source.targets()
         self._forget_all_but(targets)
-        scrapes = self._scrape(targets)
+        scrapes = run_for_result(self._runner, self._scraper.scrape(targets))
         for scrape in scrapes:
             look = observe(scrape)
             if self._witness is not None:
@@ -207,20 +208,6 @@ class Watcher:
         if not refused:
             return None
         return f"there is no room for {refused:,} of the instances, which are not judged"
-
-    def _scrape(self, targets: Sequence[Target]) -> list[Scrape]:
-        """Scrape all targets, in their order.
-
-        The task gives nothing back: in the main thread Runner.run puts a handler of SIGINT in and
-        out, `signal` makes a text of the one that goes, and with it of the result of its task.
-        """
-        scrapes: list[Scrape] = []
-
-        async def scrape() -> None:
-            scrapes.extend(await self._scraper.scrape(targets))
-
-        self._runner.run(scrape())
-        return scrapes
 
     def _forget_all_but(self, targets: Iterable[Target]) -> None:
         kept = set(targets)

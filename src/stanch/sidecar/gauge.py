@@ -53,7 +53,7 @@ class Gauge:
             alive=alive,
             working_set_bytes=memory.working_set_bytes,
             limit_bytes=memory.limit_bytes,
-            oom_kills=group_oom_kills(group.directory, group.version),
+            oom_kills=group_oom_kills(group),
             pressure=self._pressure(group),
         )
 

@@ -17,6 +17,7 @@ import httpx
 from stanch.collect import FetchError, Target
 from stanch.collect.fetch import Connection
 from stanch.collect.procfs import listener_of_port, listener_of_socket
+from stanch.collect.running import run_for_result
 from stanch.deaths import Autopsy, Evidence, autopsy_of, cause_of
 from stanch.deaths.death import place_text
 from stanch.detect import size_text
@@ -149,7 +150,7 @@ class Sidecar:
     def _take(self, why: str | None) -> Iterator[str]:
         """Take a profile, keep it, push it. why: the reason, None when it was just time."""
         try:
-            body = self._get(HEAP)
+            body = run_for_result(self._runner, self._connection.get(HEAP))
             profile = parse(body)
         except (FetchError, ProfileError) as error:
             yield from self._tell_once(f"no profile: {error}")
@@ -166,19 +167,6 @@ class Sidecar:
         if self._push is not None:
             trouble = self._send(body, why or "", "") or trouble
         yield from self._tell_once(trouble)
-
-    def _get(self, path: str) -> bytes:
-        """Return what the target answers. Raises FetchError.
-
-        The task gives nothing back, since Runner.run makes a text of its result; see Watcher.
-        """
-        bodies: list[bytes] = []
-
-        async def get() -> None:
-            bodies.append(await self._connection.get(path))
-
-        self._runner.run(get())
-        return bodies[0]
 
     def _bury(self, reading: Reading) -> Iterator[str]:
         """Make the last profile the autopsy of the process that has died."""
