@@ -1,9 +1,14 @@
 """What all tests share: `--update`, which rewrites the expected texts of golden tests, and
-`--longer`, which lets fuzzers, stress and kill loops run on.
+`--longer`, which lets fuzzers, stress and kill loops run on; and real memory cgroups.
 """
+
+import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from stanch.demo.host.cgroup import CgroupError, CgroupTree, find_hierarchy
 
 # On a busy machine an example may take long; how long never decides a test.
 settings.register_profile(
@@ -36,3 +41,14 @@ def longer(request: pytest.FixtureRequest) -> int:
 def update(request: pytest.FixtureRequest) -> bool:
     """Whether expected outputs are to be rewritten rather than compared."""
     return bool(request.config.getoption("--update"))
+
+
+@pytest.fixture
+def cgroup_tree() -> Iterator[CgroupTree]:
+    """Real memory cgroups; skips with the reason where the kernel does not permit them."""
+    try:
+        tree = CgroupTree(find_hierarchy(), os.getpid())
+    except CgroupError as problem:
+        pytest.skip(f"no memory cgroup can be made here: {problem}")
+    yield tree
+    tree.remove()

@@ -17,7 +17,7 @@ import pytest
 from stanch.cli.main import main
 from stanch.collect import parse_target
 from stanch.deaths import Death, Evidence
-from stanch.demo.host.cgroup import CgroupError, CgroupTree, find_hierarchy
+from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.ports import free_addresses
 from stanch.profile import parse
 from stanch.server.chronicle import Chronicle
@@ -135,24 +135,19 @@ def _tables(directory: Path) -> int:
     return len(list(directory.glob("*.stanch")))
 
 
-def test_a_worker_killed_by_the_kernel_is_an_oom_with_its_line(tmp_path: Path) -> None:
+def test_a_worker_killed_by_the_kernel_is_an_oom_with_its_line(
+    tmp_path: Path, cgroup_tree: CgroupTree
+) -> None:
     """A real OOM kill in a real cgroup: one worker dies, its black box names what it kept."""
-    try:
-        tree = CgroupTree(find_hierarchy(), os.getpid())
-    except CgroupError as problem:
-        pytest.skip(f"no memory cgroup can be made here: {problem}")
-    try:
-        group = tree.create("host", 220 * int(MIB))
-        if group.version == 2:
-            (group.directory / "memory.oom.group").write_text("0")
-        enter = ["/bin/sh", "-c", 'echo $$ > "$1" && shift && exec "$@"', "sh"]
-        with hosting(tmp_path, lambda command: [*enter, str(group.procs_file), *command]) as host:
-            assert host.ask(2000)
-            host.step()
-            assert not host.ask(60_000)
-            death = host.next_death()
-    finally:
-        tree.remove()
+    group = cgroup_tree.create("host", 220 * int(MIB))
+    if group.version == 2:
+        (group.directory / "memory.oom.group").write_text("0")
+    enter = ["/bin/sh", "-c", 'echo $$ > "$1" && shift && exec "$@"', "sh"]
+    with hosting(tmp_path, lambda command: [*enter, str(group.procs_file), *command]) as host:
+        assert host.ask(2000)
+        host.step()
+        assert not host.ask(60_000)
+        death = host.next_death()
     assert (death.cause, death.sure) == ("oom", True)
     assert (death.service, death.instance) == ("shop", "shop-1")
     assert len(death.pids) == 1

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,6 @@ from stanch.demo.host.processes import kill_session, session_pids
 MIB = 1024 * 1024
 # Allocates and touches memory for ever, 4 MiB at a time.
 EATER = "hold = []\nwhile True: hold.append(b'x' * (4 << 20))"
-
-
-@pytest.fixture
-def tree() -> Iterator[CgroupTree]:
-    """A real tree of this process; skips with the reason where the kernel does not permit it."""
-    try:
-        made = CgroupTree(find_hierarchy(), os.getpid())
-    except CgroupError as problem:
-        pytest.skip(f"no memory cgroup here: {problem}")
-    yield made
-    made.remove()
 
 
 def write_proc(root: Path, cgroup: str, mountinfo: str) -> None:
@@ -97,9 +85,9 @@ def test_version_2_group_reads_its_files(tmp_path: Path) -> None:
     assert group.pids() == [12, 34], "0 is a process of another name space and never a target"
 
 
-def test_the_kernel_kills_at_the_limit(tree: CgroupTree) -> None:
+def test_the_kernel_kills_at_the_limit(cgroup_tree: CgroupTree) -> None:
     """A process that outgrows its group is killed by the kernel, and the group tells so."""
-    enclosure = CgroupEnclosure(tree.create("eater", 32 * MIB))
+    enclosure = CgroupEnclosure(cgroup_tree.create("eater", 32 * MIB))
     assert not enclosure.struck()
     process = subprocess.Popen(
         enclosure.wrap([sys.executable, "-c", EATER]), start_new_session=True
@@ -110,9 +98,9 @@ def test_the_kernel_kills_at_the_limit(tree: CgroupTree) -> None:
     enclosure.remove()
 
 
-def test_removal_kills_what_still_runs(tree: CgroupTree) -> None:
+def test_removal_kills_what_still_runs(cgroup_tree: CgroupTree) -> None:
     """Removing the tree kills the processes in it and leaves no directory behind."""
-    group = tree.create("sleeper", 64 * MIB)
+    group = cgroup_tree.create("sleeper", 64 * MIB)
     process = subprocess.Popen(
         CgroupEnclosure(group).wrap(["/bin/sh", "-c", "echo in; exec sleep 600"]),
         start_new_session=True,
@@ -122,20 +110,20 @@ def test_removal_kills_what_still_runs(tree: CgroupTree) -> None:
     assert process.stdout.readline() == b"in\n"
     assert process.pid in group.pids()
     assert group.working_set_bytes() > 0
-    tree.remove()
+    cgroup_tree.remove()
     assert process.wait(10) == -9
     assert not group.directory.parent.exists()
     process.stdout.close()
 
 
-def test_leftovers_of_a_dead_demo_are_removed(tree: CgroupTree) -> None:
+def test_leftovers_of_a_dead_demo_are_removed(cgroup_tree: CgroupTree) -> None:
     """Groups of a demo whose process is dead go away; those of a live one stay."""
     done = subprocess.Popen(["/bin/true"])
     done.wait()
     hierarchy = find_hierarchy()
     dead = CgroupTree(hierarchy, done.pid)
     dead.create("node-1", 64 * MIB)
-    alive = tree.create("node-1", 64 * MIB)
+    alive = cgroup_tree.create("node-1", 64 * MIB)
     assert remove_leftovers(hierarchy) == [f"stanch-demo-{done.pid}"]
     assert alive.directory.is_dir()
 

@@ -1,14 +1,13 @@
 """Where no snapshot is possible, or not for long: seccomp, memory cgroups. A sentence says so."""
 
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from stanch.demo.host.cgroup import CgroupError, CgroupTree, find_hierarchy
+from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.limits import CgroupEnclosure
 
 from .conftest import RunPython
@@ -35,15 +34,11 @@ KEEP = """
 
 
 @pytest.fixture
-def run_limited() -> Iterator[RunLimited]:
+def run_limited(cgroup_tree: CgroupTree) -> RunLimited:
     """Give a function that runs a program inside a memory cgroup of so many bytes."""
-    try:
-        tree = CgroupTree(find_hierarchy(), os.getpid())
-    except CgroupError as problem:
-        pytest.skip(f"no memory cgroup here: {problem}")
 
     def run(text: str, limit_bytes: int) -> None:
-        enclosure = CgroupEnclosure(tree.create("search", limit_bytes))
+        enclosure = CgroupEnclosure(cgroup_tree.create("search", limit_bytes))
         process = subprocess.Popen(
             enclosure.wrap([sys.executable, "-c", text]),
             start_new_session=True,
@@ -55,8 +50,7 @@ def run_limited() -> Iterator[RunLimited]:
         assert process.returncode == 0, told
         enclosure.remove()
 
-    yield run
-    tree.remove()
+    return run
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names x86-64's clone")

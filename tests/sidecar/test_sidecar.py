@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from stanch.collect import parse_target
-from stanch.demo.host.cgroup import CgroupError, CgroupTree, find_hierarchy
+from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.ports import free_addresses
 from stanch.profile import Profile, ValueType, encode, parse
 from stanch.sidecar import Sidecar, SidecarError, SidecarOptions
@@ -101,24 +100,22 @@ def hoard(address: str, kib: int) -> None:
         urllib.request.urlopen(f"http://{address}/hoard?kib={kib}", timeout=60).read()
 
 
-def test_a_go_service_that_is_killed_has_an_autopsy(tmp_path: Path) -> None:
+def test_a_go_service_that_is_killed_has_an_autopsy(
+    tmp_path: Path, cgroup_tree: CgroupTree
+) -> None:
     """Profiles at shares of the limit, pushed over TLS with a token; the last names the line."""
     program = build(EXAMPLE, tmp_path / "example")
-    try:
-        tree = CgroupTree(find_hierarchy(), os.getpid())
-    except CgroupError as problem:
-        pytest.skip(f"no memory cgroup can be made here: {problem}")
     (tmp_path / "token").write_text("secret\n")
     (address,) = free_addresses(1)
     story: list[str] = []
     ended = threading.Event()
     with short_directory() as directory, ingest(tmp_path) as taken:
         socket = directory / "pprof.sock"
+        group = cgroup_tree.create("example", 128 * MIB)
+        enter = ["/bin/sh", "-c", 'echo $$ > "$1" && shift && exec "$@"', "sh"]
+        command = [*enter, str(group.procs_file), str(program)]
+        process = subprocess.Popen([*command, "-listen", address, "-pprof", str(socket)])
         try:
-            group = tree.create("example", 128 * MIB)
-            enter = ["/bin/sh", "-c", 'echo $$ > "$1" && shift && exec "$@"', "sh"]
-            command = [*enter, str(group.procs_file), str(program)]
-            process = subprocess.Popen([*command, "-listen", address, "-pprof", str(socket)])
             deadline = time.monotonic() + 60
             while not socket.exists():
                 assert time.monotonic() < deadline
@@ -155,7 +152,7 @@ def test_a_go_service_that_is_killed_has_an_autopsy(tmp_path: Path) -> None:
             watching.join(60)
         finally:
             ended.set()
-            tree.remove()
+            process.kill()
             process.wait(30)
     died = next(line for line in story if "has died" in line)
     assert f"process {process.pid} has died: killed by the kernel at its memory limit" in died

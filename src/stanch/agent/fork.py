@@ -36,7 +36,7 @@ class Forkable(Protocol):
     """What has threads to stop before a fork. An error of a method is reported and ends there."""
 
     def before_fork(self) -> None:
-        """End the threads of this process, within 100 ms each."""
+        """End the threads of this process, within 100 ms each; a start under way within 1 s."""
 
     def after_fork_in_parent(self) -> None:
         """Start them again."""

@@ -13,17 +13,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "idmap.h"
 #include "sampling.h"
 #include "table.h"
-
-#define CHECK(condition)                                                        \
-    do {                                                                        \
-        if (!(condition)) {                                                     \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
-            exit(1);                                                            \
-        }                                                                       \
-    } while (0)
 
 /* A random series of puts and removes agrees with a plain array. */
 static void idmap_agrees_with_an_array(void) {
