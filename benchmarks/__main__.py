@@ -18,7 +18,7 @@ BENCHMARKS = (
     ("retention",),
 )
 # These take many minutes or packages of their own: by name only.
-ON_REQUEST = {"peers", "retention_aiohttp", "retention_soak"}
+ON_REQUEST = {"native_cpu", "peers", "retention_aiohttp", "retention_soak"}
 
 
 def main() -> int:
