@@ -135,6 +135,18 @@ def test_ends_keep_their_code(place: Place, how: str, code: int) -> None:
     assert end.code == code
 
 
+def test_a_start_while_the_interpreter_ends(place: Place) -> None:
+    """It can have no more threads then, from CPython 3.12 on, and has nothing to say of it."""
+    end = place.bare(
+        """
+        import atexit, stanch
+        atexit.register(lambda: print(stanch.stats().running))
+        atexit.register(lambda: stanch.start(listen="127.0.0.1:0", push="http://127.0.0.1:9/none"))
+        """
+    )
+    assert (end.code, end.out, end.err) == (0, "True\n", "")
+
+
 def test_an_interpreter_that_is_started_again(place: Place, tmp_path: Path) -> None:
     """A program that embeds Python, finalises it and initialises it anew can sample each time."""
     import subprocess

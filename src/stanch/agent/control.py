@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch import sampler
-from stanch.agent import exits, fork, greenlets, rundir
+from stanch.agent import daemons, exits, fork, greenlets, rundir
 from stanch.agent.budget import Budget, BudgetState, BudgetThread, spent_so_far
 from stanch.agent.settings import (
     LISTEN_AUTO,
@@ -351,6 +351,8 @@ class Agent:
             endpoint.start()
         except (EndpointError, SettingError) as error:
             warn(f"no endpoint: {error}")
+        except daemons.EndingError:
+            pass  # nothing to say to somebody who is leaving
         else:
             self._endpoint = endpoint
 

@@ -16,6 +16,10 @@ _KEPT_SIGNALS = {
 }  # fmt: skip
 
 
+class EndingError(RuntimeError):
+    """The interpreter is ending and starts no more threads; nobody will miss them."""
+
+
 def daemon(topic: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
     """Return a thread named after its topic, not yet started."""
     return threading.Thread(
@@ -24,9 +28,16 @@ def daemon(topic: str, work: Callable[..., None], *arguments: object) -> threadi
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises RuntimeError when the process can have no more of them."""
+    """Start a thread. Raises RuntimeError when the process can have no more of them.
+
+    That is EndingError where the reason is that the interpreter ends (from CPython 3.12 on).
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _KEPT_SIGNALS)
     try:
         thread.start()
+    except RuntimeError as error:
+        if "interpreter shutdown" in str(error):
+            raise EndingError(str(error)) from None
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -119,7 +119,10 @@ class Endpoint:
         return self._meter.cpu_seconds
 
     def start(self) -> None:
-        """Bind and serve. Raises EndpointError with one sentence when that cannot be."""
+        """Bind and serve. Raises EndpointError with one sentence when that cannot be.
+
+        Raises daemons.EndingError when the interpreter ends.
+        """
         if self._listening is not None:
             raise EndpointError(f"the endpoint listens on {self.address} already; close it first")
         asked = check_listen(self._options)
@@ -129,6 +132,9 @@ class Endpoint:
         self._guard = Guard(self._options, self._address or asked)
         try:
             self.resume()
+        except daemons.EndingError:
+            self.close()
+            raise
         except RuntimeError as error:
             self.close()
             raise EndpointError(f"this process can have no more threads: {error}") from None
