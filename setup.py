@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 
 CORE = Path("src/stanch/sampler/core")
 PRELOAD = Path("src/stanch/sampler/preload")
+DECODE = Path("src/stanch/store/decode")
 
 # STANCH_WERROR=1 (set by `make check`) turns every C warning into an error;
 # STANCH_SANITIZE=address,undefined builds for a sanitizer run.
@@ -53,6 +54,15 @@ if platform.python_implementation() == "CPython" and platform.system() == "Linux
             extra_compile_args=flags,
             extra_link_args=link,
             libraries=["m", "dl"],
+        )
+    )
+    extensions.append(
+        Extension(
+            "stanch.store._decode",
+            sources=sorted(str(path) for path in DECODE.glob("*.c")),
+            depends=sorted(str(path) for path in DECODE.glob("*.h")),
+            extra_compile_args=flags,
+            extra_link_args=link,
         )
     )
     # Not under a sanitizer, which brings a malloc of its own, and for glibc only.

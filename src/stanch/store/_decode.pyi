@@ -1,0 +1,36 @@
+"""The decoder in C of decode/: a pprof profile, decompressed, as columns of rows."""
+
+Frame = tuple[str, str, int, int]
+
+class Decoded:
+    """The tables of a profile. Raises ValueError with a clause that says what is wrong."""
+
+    sample_types: tuple[tuple[str, str], ...]
+    comments: tuple[str, ...]
+    default_type: str
+    period_type: tuple[str, str]
+    is_go: bool
+    time_nanos: int
+    duration_nanos: int
+    period: int
+    def __new__(cls, data: bytes, /) -> Decoded: ...
+    def rows(
+        self, known: set[bytes], birth_offset_s: float, band_s: int, /
+    ) -> tuple[
+        int,  # rows: one for each stack and set of labels with a value above 0
+        bytes,  # 16 bytes each: the stack's name
+        list[list[tuple[str, str]]],  # sets of labels, the first one empty
+        bytes,  # uint32 each: the set of labels
+        bytes,  # uint64 each: allocated objects
+        bytes,  # uint64 each: allocated bytes
+        bytes,  # uint64 each: live objects, or what else is counted
+        bytes,  # uint64 each: live bytes
+        bytes,  # uint64 each: where the row's births end
+        bytes,  # uint32 for each birth: the second its band starts
+        bytes,  # uint64 for each birth: the bytes alive
+        dict[bytes, list[Frame]],  # the frames of the stacks that are not in `known`, leaf first
+    ]:
+        """The rows; to be asked once. Births are kept apart where `band_s` is above 0."""
+
+def digest(data: bytes, /) -> bytes:
+    """16 bytes, the same for the same data on each machine."""

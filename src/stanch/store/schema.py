@@ -1,0 +1,271 @@
+"""The one schema, for chDB and for a ClickHouse cluster: only the engines' names differ.
+
+Samples are ordered by service, hour, stack, instance and time: so a stack's series lies together
+and its times, which Delta and ZSTD see, hardly take space. Stacks are named by 128 bits; their
+frames are written once a day and are read aggregated, so writing them twice does no harm.
+
+On a cluster a table NAME is `Distributed` over NAME_local on each node, by service: a query for
+one service reads one shard, and a token of deduplication always reaches the same one.
+"""
+
+from dataclasses import dataclass
+
+DATABASE = "stanch"
+PARTITION_HOURS = 6
+_UTC = "DateTime64(3, 'UTC')"
+_TIME = f"{_UTC} CODEC(Delta, ZSTD(1))"
+_NAME = "LowCardinality(String) CODEC(ZSTD(1))"
+_BIG = "UInt64 CODEC(T64, ZSTD(1))"
+_FLOAT = "Float64 CODEC(ZSTD(1))"
+_BY_HOURS = f"toStartOfInterval(time, INTERVAL {PARTITION_HOURS} HOUR)"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. replacing: the column whose largest value wins among rows of the same key.
+
+    shard: the expression that divides rows among the shards of a cluster. aged: whether its
+    partitions are dropped by age; the others are small and stay.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    partition: str
+    order: str
+    replacing: str | None = None
+    shard: str = "cityHash64(service)"
+    aged: bool = True
+
+
+SAMPLES = Table(
+    "samples",
+    (
+        ("service", _NAME),
+        ("instance", _NAME),
+        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("time", _TIME),
+        ("kind", _NAME),
+        ("stack", "UInt128 CODEC(ZSTD(1))"),
+        ("labels", _NAME),
+        ("alloc_objects", _BIG),
+        ("alloc_bytes", _BIG),
+        ("live_objects", _BIG),
+        ("live_bytes", _BIG),
+        ("birth_s", "Array(UInt32) CODEC(Delta, ZSTD(1))"),
+        ("birth_bytes", "Array(UInt64) CODEC(T64, ZSTD(1))"),
+    ),
+    partition=_BY_HOURS,
+    order="service, toStartOfHour(time), stack, instance, time",
+)
+STACKS = Table(
+    "stacks",
+    (
+        ("stack", "UInt128 CODEC(ZSTD(1))"),
+        ("time", _TIME),
+        ("functions", "Array(LowCardinality(String)) CODEC(ZSTD(1))"),
+        ("files", "Array(LowCardinality(String)) CODEC(ZSTD(1))"),
+        ("lines", "Array(UInt32) CODEC(ZSTD(1))"),
+        ("starts", "Array(UInt32) CODEC(ZSTD(1))"),
+    ),
+    partition="toDate(time)",
+    order="stack",
+    replacing="time",
+    shard="stack",
+)
+MEMORY = Table(
+    "memory",
+    (
+        ("service", _NAME),
+        ("instance", _NAME),
+        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("time", _TIME),
+        ("age_s", _FLOAT),
+        ("rss_bytes", _FLOAT),
+        ("memory_bytes", _FLOAT),
+        ("limit_bytes", _FLOAT),
+        ("heap_bytes", _FLOAT),
+        ("runtime_bytes", _FLOAT),
+        ("requests", _FLOAT),
+        ("in_flight", _FLOAT),
+        ("latency_s", _FLOAT),
+        ("period_bytes", _FLOAT),
+        ("fresh", "UInt8"),
+        ("breakdown_names", "Array(LowCardinality(String)) CODEC(ZSTD(1))"),
+        ("breakdown_bytes", "Array(UInt64) CODEC(ZSTD(1))"),
+    ),
+    partition=_BY_HOURS,
+    order="service, instance, time",
+)
+PROFILES = Table(
+    "profiles",
+    (
+        ("service", _NAME),
+        ("instance", _NAME),
+        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("time", _TIME),
+        ("profile", "UInt128 CODEC(ZSTD(1))"),
+        ("kind", _NAME),
+        ("stacks", "UInt32 CODEC(ZSTD(1))"),
+        ("live_bytes", _BIG),
+    ),
+    partition=_BY_HOURS,
+    order="service, instance, time",
+)
+RAW = Table(
+    "raw",
+    (
+        ("service", _NAME),
+        ("time", _TIME),
+        ("profile", "UInt128 CODEC(ZSTD(1))"),
+        ("data", "String CODEC(NONE)"),
+    ),
+    partition="toStartOfInterval(time, INTERVAL 10 MINUTE)",
+    order="profile",
+)
+LIVES = Table(
+    "lives",
+    (
+        ("service", _NAME),
+        ("instance", _NAME),
+        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("start", _TIME),
+        ("seen", _TIME),
+        ("end", _NAME),
+        ("release", _NAME),
+        ("language", _NAME),
+        ("pid", "Int64 CODEC(ZSTD(1))"),
+        ("limit_bytes", _FLOAT),
+        ("memory_bytes", _FLOAT),
+    ),
+    partition="toYYYYMM(start)",
+    order="service, instance, life",
+    replacing="seen",
+    aged=False,
+)
+AUTOPSIES = Table(
+    "autopsies",
+    (
+        ("service", _NAME),
+        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("time", _TIME),
+        ("facts", "String CODEC(ZSTD(1))"),
+        ("data", "String CODEC(NONE)"),
+    ),
+    partition="toYYYYMM(time)",
+    order="service, life",
+    replacing="time",
+    aged=False,
+)
+FINDINGS = Table(
+    "findings",
+    (
+        ("service", _NAME),
+        ("finding", "UInt64"),
+        ("kind", _NAME),
+        ("stage", _NAME),
+        ("status", _NAME),
+        ("file", "String CODEC(ZSTD(1))"),
+        ("line", "UInt32"),
+        ("function", "String CODEC(ZSTD(1))"),
+        ("first", _TIME),
+        ("last", _TIME),
+        ("release", _NAME),
+        ("document", "String CODEC(ZSTD(1))"),
+        ("retention", "String CODEC(ZSTD(1))"),
+    ),
+    partition="tuple()",
+    order="service, finding",
+    replacing="last",
+    aged=False,
+)
+TARGETS = Table(
+    "targets",
+    (
+        ("service", _NAME),
+        ("instance", _NAME),
+        ("address", "String CODEC(ZSTD(1))"),
+        ("origin", _NAME),
+        ("verdict", _NAME),
+        ("error", "String CODEC(ZSTD(1))"),
+        ("duration_s", _FLOAT),
+        ("last", _TIME),
+        ("good", _TIME),
+    ),
+    partition="tuple()",
+    order="service, instance, address",
+    replacing="last",
+    aged=False,
+)
+TABLES = (SAMPLES, STACKS, MEMORY, PROFILES, RAW, LIVES, AUTOPSIES, FINDINGS, TARGETS)
+
+_SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster by its name in the servers' configuration.
+
+    replicated: ReplicatedMergeTree and `ON CLUSTER`, which need Keeper; without, every node is
+    told by itself and holds its shard alone. keep_days: age at which rows are dropped.
+    """
+
+    name: str
+    replicated: bool = True
+    keep_days: int = 30
+
+
+def ddl(cluster: Cluster | None = None) -> list[str]:
+    """The statements that make what is missing; to run them again changes nothing."""
+    on = f" ON CLUSTER {_quoted(cluster.name)}" if cluster and cluster.replicated else ""
+    statements = [f"CREATE DATABASE IF NOT EXISTS {DATABASE}{on}"]
+    for table in TABLES:
+        name = f"{table.name}_local" if cluster else table.name
+        statements.append(_create(table, name, cluster, on))
+        if cluster:
+            statements.append(
+                f"CREATE TABLE IF NOT EXISTS {DATABASE}.{table.name}{on}"
+                f" AS {DATABASE}.{name} ENGINE = Distributed({_quoted(cluster.name)},"
+                f" {DATABASE}, {name}, {table.shard})"
+            )
+    return statements
+
+
+def _create(table: Table, name: str, cluster: Cluster | None, on: str) -> str:
+    columns = ", ".join(f"{_name(column)} {kind}" for column, kind in table.columns)
+    family = "ReplacingMergeTree" if table.replacing else "MergeTree"
+    arguments = [_name(table.replacing)] if table.replacing else []
+    window = "non_replicated_deduplication_window = 2000"
+    if cluster and cluster.replicated:
+        family = f"Replicated{family}"
+        path = f"/clickhouse/tables/{{shard}}/{DATABASE}/{table.name}"
+        arguments = [_quoted(path), "'{replica}'", *arguments]
+        window = "replicated_deduplication_window = 2000"
+    ttl = ""
+    if cluster and table.aged:
+        ttl = f" TTL toDateTime(time) + INTERVAL {cluster.keep_days} DAY"
+        if table is RAW:
+            ttl = " TTL toDateTime(time) + INTERVAL 1 HOUR"
+    return (
+        f"CREATE TABLE IF NOT EXISTS {DATABASE}.{name}{on} ({columns})"
+        f" ENGINE = {family}({', '.join(arguments)})"
+        f" PARTITION BY {table.partition} ORDER BY ({table.order}){ttl}"
+        f" SETTINGS {window}, {_SETTINGS}"
+    )
+
+
+def native_types(table: Table) -> dict[str, str]:
+    """The types in which columns are sent: without codecs, and names as plain strings."""
+    plain = {}
+    for name, kind in table.columns:
+        bare = kind.partition(" CODEC(")[0]
+        plain[name] = bare.replace("LowCardinality(String)", "String")
+    return plain
+
+
+def _name(column: str) -> str:
+    return f"`{column}`"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
