@@ -17,6 +17,7 @@ from stanch.store.life import NEAR_LIMIT, OTHER
 from stanch.store.model import Frame, Stack
 from stanch.store.rows import band_width_s
 from stanch.store.series import Births, Counts, Floats, LifeSeries, ServiceSeries
+from stanch.store.track import REFRESH_S
 
 _MAX_FRAMES = 64
 _MOST_CACHED = 200_000
@@ -134,13 +135,16 @@ def _lives(engine: Engine, service: str, now_ms: int, bounds: SeriesBounds) -> l
             "most": bounds.lives,
         },
     )
+    # The rows of lives are behind by up to REFRESH_S; their looks tell when they were last seen.
     silent_ms = now_ms - round(bounds.silent_s * 1000)
-    running = [row for row in rows if row[5] == "running" and row[4] >= silent_ms]
+    recent_ms = silent_ms - round(REFRESH_S * 1000)
+    running = [row for row in rows if row[5] == "running" and row[4] >= recent_ms]
     ended = [row for row in rows if row[5] != "running"][: bounds.past_lives]
     wanted = running + ended
     if not wanted:
         return []
-    return _with_looks(engine, service, wanted, bounds)
+    lives = _with_looks(engine, service, wanted, bounds)
+    return [life for life in lives if life.ended or life.times_ms[-1] >= silent_ms]
 
 
 def _with_looks(

@@ -14,7 +14,7 @@ from stanch.store.life import NEAR_LIMIT, is_same_life
 from stanch.store.model import Look, ProcessLook
 from stanch.store.record import LifeState
 
-_REFRESH_MS = 60_000
+REFRESH_S = 60.0
 """A row of the table of lives is written at least so often while the life goes on."""
 _FORGET_MS = 24 * 3_600_000
 
@@ -85,7 +85,7 @@ class Tracker:
         )
         if written:
             written[-1] = state
-        elif state.seen_ms - known.written_ms >= _REFRESH_MS:
+        elif state.seen_ms - known.written_ms >= REFRESH_S * 1000:
             written.append(state)
         if written:
             known.written_ms = state.seen_ms
