@@ -65,6 +65,9 @@ def test_a_push_as_documented(receiver: Receiver) -> None:
     assert headers["X-Stanch-Service"].encode("latin-1").decode() == "caf\u00e9"
     assert headers["X-Stanch-Instance"] == "host:1"
     assert headers["X-Stanch-Pid"].isdigit()
+    memory = dict(part.split("=") for part in headers["X-Stanch-Memory"].split())
+    assert 1e6 < int(memory["rss"]) < 1e10
+    assert memory.keys() <= {"rss", "limit", "working_set"}
     assert (pushing.stats.sent, pushing.stats.dropped) == (1, 0)
 
 

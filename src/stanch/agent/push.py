@@ -140,10 +140,25 @@ def headers(options: PushOptions) -> dict[str, str]:
         "X-Stanch-Service": _latin(options.service),
         "X-Stanch-Instance": _latin(options.instance),
         "X-Stanch-Pid": str(os.getpid()),
+        "X-Stanch-Memory": memory_header(),
     }
     if options.token:
         found["Authorization"] = f"Bearer {options.token}"
     return found
+
+
+def memory_header() -> str:
+    """Return what the kernel says of this process and its container now: bytes by name."""
+    from stanch.agent.exposition import resident_bytes  # at the first push, as below
+    from stanch.sampler.cgroup import group_account
+
+    account = group_account()
+    facts = {
+        "rss": resident_bytes(),
+        "limit": account.memory.limit_bytes if account else None,
+        "working_set": account.memory.working_set_bytes if account else None,
+    }
+    return " ".join(f"{name}={size}" for name, size in facts.items() if size is not None)
 
 
 def _latin(text: str) -> str:

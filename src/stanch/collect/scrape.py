@@ -39,11 +39,15 @@ is less than one percent of one core."""
 
 @dataclass(frozen=True, slots=True)
 class ProcessHeap:
-    """The heap profile of one process; `pid` is None when the target is a single process."""
+    """The heap profile of one process; `pid` is None when the target is a single process.
+
+    raw: the profile as it was sent.
+    """
 
     pid: int | None
     profile: Profile
     fresh: bool
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Scrape:
 
     time_s: the scraper's monotonic clock at the end of the scrape; unix_s: its wall clock.
     error: one sentence without the target's name, None when all that it serves was had.
+    counts_raw: the profile of `counts` as it was sent.
     """
 
     target: Target
@@ -63,6 +68,7 @@ class Scrape:
     go_memory: GoMemory | None = None
     local: LocalProcess | None = None
     error: str | None = None
+    counts_raw: bytes = b""
 
     @property
     def answered(self) -> bool:
@@ -112,6 +118,16 @@ class Scraper:
         turns = (self._in_turn(target, turn * gap_s) for turn, target in enumerate(targets))
         return await asyncio.gather(*turns)
 
+    async def scrape_target(self, target: Target) -> Scrape:
+        """One scrape of one target, whose connection is kept until it is forgotten."""
+        return await self._in_turn(target, 0.0)
+
+    async def forget(self, target: Target) -> None:
+        """Close the connection to a former target."""
+        known = self._known.pop(target, None)
+        if known is not None:
+            await known.connection.close()
+
     async def close(self) -> None:
         """Close all connections."""
         for known in self._known.values():
@@ -153,11 +169,12 @@ class Scraper:
             time_s=self._monotonic(),
             unix_s=self._wall(),
             heaps=heaps,
-            counts=counts,
+            counts=counts[0] if counts is not None else None,
             metrics=metrics,
             go_memory=go_memory,
             local=local,
             error=known.errors[0] if known.errors else None,
+            counts_raw=counts[1] if counts is not None else b"",
         )
 
     async def _metrics(self, known: _Known) -> Exposition | None:
@@ -179,17 +196,21 @@ class Scraper:
             path = "/debug/pprof/heap" if pid is None else f"/debug/pprof/heap?pid={pid}"
             if pid is None and self._wants_collection(known):
                 path += "?gc=1"
-            profile = await self._profile(known, path, HEAP_TYPES)
-            if profile is not None:
-                heaps.append(ProcessHeap(pid, profile, self._is_fresh(known, profile)))
+            answer = await self._profile(known, path, HEAP_TYPES)
+            if answer is not None:
+                profile, raw = answer
+                heaps.append(ProcessHeap(pid, profile, self._is_fresh(known, profile), raw))
         return tuple(heaps)
 
-    async def _counts(self, known: _Known) -> Profile | None:
+    async def _counts(self, known: _Known) -> tuple[Profile, bytes] | None:
         return await self._profile(known, "/debug/pprof/goroutine", ("goroutine",))
 
-    async def _profile(self, known: _Known, path: str, expected: tuple[str, ...]) -> Profile | None:
+    async def _profile(
+        self, known: _Known, path: str, expected: tuple[str, ...]
+    ) -> tuple[Profile, bytes] | None:
         try:
-            profile = parse(await known.connection.get(path))
+            raw = await known.connection.get(path)
+            profile = parse(raw)
         except NotServedError:
             return None
         except FetchError as error:
@@ -204,7 +225,7 @@ class Scraper:
                 f"{path} gave a profile of {', '.join(types)}; expected {', '.join(expected)}"
             )
             return None
-        return profile
+        return profile, raw
 
     def _wants_collection(self, known: _Known) -> bool:
         waited_s = self._monotonic() - known.fresh_s

@@ -20,11 +20,9 @@ from stanch.collect import (
 )
 from stanch.collect.running import run_for_result
 from stanch.deaths import Death
-from stanch.detect import LEAKS, Finding, InstanceVerdict, Settings, judge_service
+from stanch.detect import Finding, InstanceVerdict, Settings, judge_service
+from stanch.server.follow import Follower
 from stanch.store import Look, MemoryStore, ServiceSeries
-
-_RESOLVED_AFTER = 6
-"""A finding that is not seen in so many steps is resolved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +77,6 @@ class WatchState:
         return tuple(finding for finding in self.findings if finding.is_confirmed_leak)
 
 
-@dataclass(slots=True)
-class _Followed:
-    """A finding over the steps; `unseen` counts those that no longer showed it."""
-
-    finding: Finding
-    unseen: int = 0
-
-
 class Watcher:
     """Watches targets every `every_s` seconds. Close it, or use it in a `with` block.
 
@@ -128,7 +118,7 @@ class Watcher:
         self._step = 0
         self._names: dict[Target, tuple[str, str]] = {}
         self._lives: dict[Target, str] = {}
-        self._followed: dict[tuple[str, bool, str, str], _Followed] = {}
+        self._follower = Follower(wall)
         self._answered = False
 
     def __enter__(self) -> "Watcher":
@@ -189,14 +179,14 @@ class Watcher:
             for instance in verdict.instances
         }
         found = [finding for verdict in verdicts for finding in verdict.findings]
-        new, changed, resolved = self._follow(found)
+        new, changed, resolved = self._follower.follow(found)
         self._step += 1
         return WatchState(
             step=self._step,
             unix_s=self._wall(),
             elapsed_s=self._monotonic() - self._began_s,
             rows=tuple(self._row(scrape, instances) for scrape in scrapes),
-            findings=tuple(followed.finding for followed in self._followed.values()),
+            findings=self._follower.findings,
             new=new,
             changed=changed,
             resolved=resolved,
@@ -234,41 +224,6 @@ class Watcher:
             error=scrape.error,
             life=self._lives.get(target, ""),
         )
-
-    def _follow(
-        self, found: list[Finding]
-    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
-        """Compare with the steps before: what is new, changed and resolved.
-
-        A confirmed leak stays one while it has any look of a leak, so that it does not flicker.
-        """
-        new: list[Finding] = []
-        changed: list[Finding] = []
-        resolved: list[Finding] = []
-        seen = set()
-        for finding in found:
-            before = self._followed.get(finding.key)
-            if before is None:
-                finding = replace(finding, first_seen_unix=self._wall())
-                self._followed[finding.key] = _Followed(finding)
-                new.append(finding)
-                seen.add(finding.key)
-                continue
-            was = before.finding
-            finding = replace(finding, first_seen_unix=was.first_seen_unix)
-            if was.is_confirmed_leak and not finding.is_confirmed_leak:
-                if finding.kind not in LEAKS:
-                    continue
-                finding = replace(finding, stage="confirmed")
-            seen.add(finding.key)
-            before.finding, before.unseen = finding, 0
-            if (was.kind, was.stage, was.line) != (finding.kind, finding.stage, finding.line):
-                changed.append(finding)
-        for key in [key for key in self._followed if key not in seen]:
-            self._followed[key].unseen += 1
-            if self._followed[key].unseen >= _RESOLVED_AFTER:
-                resolved.append(self._followed.pop(key).finding)
-        return tuple(new), tuple(changed), tuple(resolved)
 
 
 def _life_of(look: Look) -> str:

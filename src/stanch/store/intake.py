@@ -94,7 +94,7 @@ class Intake:
         self._names: dict[str, None] = {}
         self._stacks: set[bytes] = set()
         self._stacks_day = 0
-        self._stopping = self._flushing = False
+        self._stopping = self._flushing = self._hurried = False
         self.taken = self.skipped = self.inserted_rows = 0
         self.failing: str | None = None
         for path in log.segments():
@@ -162,13 +162,11 @@ class Intake:
                     self._changed.notify_all()
 
     def flush(self, timeout_s: float = 60.0) -> bool:
-        """Insert all that was submitted before; whether it is done in that time."""
+        """Insert all that was submitted before, what failed too; whether it is done in time."""
         with self._lock:
-            self._flushing = True
+            self._flushing = self._hurried = True
             self._changed.notify_all()
-            return self._changed.wait_for(
-                lambda: not self._flushing or self.failing is not None, timeout_s
-            )
+            return self._changed.wait_for(lambda: not self._flushing, timeout_s)
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Insert what is there and stop; what cannot be inserted in time stays on the disk."""
@@ -240,8 +238,9 @@ class Intake:
                     if self._stopping:
                         return False
                     self._changed.wait_for(
-                        lambda: self._stopping, min(30.0, 0.5 * 2 ** min(number, 6))
+                        lambda: self._stopping or self._hurried, _pause_s(number)
                     )
+                    self._hurried = False
             else:
                 self.failing = None
                 return True
@@ -302,3 +301,7 @@ class Intake:
         if day != self._stacks_day or len(self._stacks) > _MOST_STACKS:
             self._stacks_day = day
             self._stacks = set()
+
+
+def _pause_s(failures: int) -> float:
+    return float(min(10.0, 0.5 * 2 ** min(failures, 6)))

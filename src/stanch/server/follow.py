@@ -1,0 +1,66 @@
+"""Findings over the steps of a watch: which are new, which changed, which are resolved."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from stanch.detect import LEAKS, Finding
+
+_RESOLVED_AFTER = 6
+"""A finding that is not seen in so many steps is resolved."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A finding over the steps; `unseen` counts those that no longer showed it."""
+
+    finding: Finding
+    unseen: int = 0
+
+
+class Follower:
+    """Remembers the findings that go on."""
+
+    def __init__(self, wall: Callable[[], float], known: Iterable[Finding] = ()) -> None:
+        """known: findings that went on before; they are not new."""
+        self._wall = wall
+        self._followed = {finding.key: _Followed(finding) for finding in known}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings that go on."""
+        return tuple(followed.finding for followed in self._followed.values())
+
+    def follow(
+        self, found: Iterable[Finding]
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
+        """Compare with the steps before: what is new, changed and resolved.
+
+        A confirmed leak stays one while it has any look of a leak, so that it does not flicker.
+        """
+        new: list[Finding] = []
+        changed: list[Finding] = []
+        resolved: list[Finding] = []
+        seen = set()
+        for finding in found:
+            before = self._followed.get(finding.key)
+            if before is None:
+                finding = replace(finding, first_seen_unix=self._wall())
+                self._followed[finding.key] = _Followed(finding)
+                new.append(finding)
+                seen.add(finding.key)
+                continue
+            was = before.finding
+            finding = replace(finding, first_seen_unix=was.first_seen_unix)
+            if was.is_confirmed_leak and not finding.is_confirmed_leak:
+                if finding.kind not in LEAKS:
+                    continue
+                finding = replace(finding, stage="confirmed")
+            seen.add(finding.key)
+            before.finding, before.unseen = finding, 0
+            if (was.kind, was.stage, was.line) != (finding.kind, finding.stage, finding.line):
+                changed.append(finding)
+        for key in [key for key in self._followed if key not in seen]:
+            self._followed[key].unseen += 1
+            if self._followed[key].unseen >= _RESOLVED_AFTER:
+                resolved.append(self._followed.pop(key).finding)
+        return tuple(new), tuple(changed), tuple(resolved)
