@@ -22,6 +22,7 @@ from stanch.store.life import memory_of
 from stanch.store.lookprofile import look_profiles
 from stanch.store.model import Look, ProcessLook, StackHeap
 from stanch.store.record import LifeState, Numbers, Payload, Record
+from stanch.store.retention import Retention, RetentionBounds
 from stanch.store.rows import (
     Decoding,
     Rows,
@@ -38,6 +39,7 @@ from stanch.store.track import Tracker
 from stanch.store.wal import Log
 
 _MOST_NOTICES = 100
+_TEND_EVERY_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,27 @@ class SqlStore:
         *,
         bounds: IntakeBounds | None = None,
         series_bounds: SeriesBounds | None = None,
-        keep_raw: Callable[[], bool] = lambda: True,
+        retention: RetentionBounds | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Take over what an earlier process left in the log. Raises StoreError."""
+        """Take over what an earlier process left in the log. Raises StoreError.
+
+        retention: what an embedded engine keeps; a cluster's tables see to that themselves.
+        """
         self.engine = engine
         self._series_bounds = series_bounds or SeriesBounds()
         self._wall = wall
         self._lock = threading.Lock()
         self._tracker = Tracker(_running(engine, round(wall() * 1000)))
         self._notices: deque[str] = deque(maxlen=_MOST_NOTICES)
-        self.intake = Intake(engine, log, bounds=bounds, keep_raw=keep_raw, notice=self.notice)
+        self._retention = Retention(
+            engine, retention or RetentionBounds(), wall=wall, notice=self.notice
+        )
+        self.intake = Intake(
+            engine, log, bounds=bounds, keep_raw=self._retention.keeps_raw, notice=self.notice
+        )
+        if engine.is_embedded:
+            self._retention.start(_TEND_EVERY_S)
         self.history: History = SqlHistory(
             engine, wall=wall, waiting=self._waiting, notices=lambda: tuple(self._notices)
         )
@@ -182,6 +194,7 @@ class SqlStore:
 
     def close(self) -> None:
         """Insert what waits, as far as that works, and close the engine."""
+        self._retention.close()
         self.intake.close()
         self.engine.close()
 
@@ -197,6 +210,7 @@ def open_store(
     data: Path,
     *,
     bounds: IntakeBounds | None = None,
+    retention: RetentionBounds | None = None,
     memory_bytes: int = CHDB_MEMORY_BYTES,
     wall: Callable[[], float] = time.time,
 ) -> SqlStore:
@@ -211,7 +225,7 @@ def open_store(
     else:
         engine = open_http(url)
     try:
-        return SqlStore(engine, Log(data / "wal"), bounds=bounds, wall=wall)
+        return SqlStore(engine, Log(data / "wal"), bounds=bounds, retention=retention, wall=wall)
     except BaseException:
         engine.close()
         raise

@@ -1,0 +1,87 @@
+"""The embedded engine: one owner, no older version, a memory cap, errors in words."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stanch.store.engine import open_chdb, open_http
+from stanch.store.errors import StoreError
+from stanch.store.sqlstore import open_store
+
+_OPEN = """
+import sys
+from pathlib import Path
+from stanch.store.engine import open_chdb
+from stanch.store.errors import StoreError
+try:
+    open_chdb(Path(sys.argv[1])).close()
+except StoreError as error:
+    print(error)
+"""
+
+
+def opened_elsewhere(directory: Path) -> str:
+    """What another process is told that opens the directory."""
+    command = [sys.executable, "-c", _OPEN, str(directory)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_one_process_owns_a_directory(tmp_path: Path) -> None:
+    """A second process is refused while the first has the directory, and let in afterwards."""
+    engine = open_chdb(tmp_path)
+    try:
+        assert "another process uses the data directory" in opened_elsewhere(tmp_path)
+    finally:
+        engine.close()
+    assert opened_elsewhere(tmp_path) == ""
+    with pytest.raises(StoreError, match="closed"):
+        engine.query("SELECT 1")
+
+
+def test_an_older_engine_is_refused(tmp_path: Path) -> None:
+    """The version that wrote last is remembered; an older one names what to install."""
+    open_chdb(tmp_path).close()
+    file = tmp_path / "engine-version"
+    version = file.read_text().strip()
+    assert version[0].isdigit()
+    file.write_text("999.1.0\n")
+    with pytest.raises(StoreError, match=r"install chdb-core 999\.1\.0 or later"):
+        open_chdb(tmp_path)
+    file.write_text("1.0\n")
+    open_chdb(tmp_path).close()
+    assert file.read_text().strip() == version
+
+
+def test_a_query_beyond_the_memory_cap_fails_alone(tmp_path: Path) -> None:
+    """What would take too much memory is an error in words, and the next query works."""
+    engine = open_chdb(tmp_path, memory_bytes=700_000_000)
+    try:
+        hungry = "SELECT length(groupArray(number)) FROM numbers(400000000)"
+        with pytest.raises(StoreError, match=r"(?i)memory"):
+            engine.query(hungry)
+        assert engine.query("SELECT 1") == [(1,)]
+    finally:
+        engine.close()
+
+
+def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
+    """A file in its place, and an address that is none, are errors with the remedy."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="data directory"):
+        open_chdb(tmp_path / "file")
+    with pytest.raises(StoreError, match="expected chdb:///DIRECTORY or http"):
+        open_store("mysql://x", tmp_path)
+    with pytest.raises(StoreError, match="no node of the store answers"):
+        open_http("http://127.0.0.1:9")
+
+
+def test_a_bad_statement_is_one_sentence(tmp_path: Path) -> None:
+    """The engine's errors come as StoreError."""
+    engine = open_chdb(tmp_path)
+    try:
+        with pytest.raises(StoreError, match=r"the store failed: .*nothing_of_this_name"):
+            engine.query("SELECT * FROM nothing_of_this_name")
+    finally:
+        engine.close()
