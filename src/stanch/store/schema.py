@@ -70,7 +70,7 @@ STACKS = Table(
     partition="toDate(time)",
     order="stack",
     replacing="time",
-    shard="stack",
+    shard="cityHash64(stack)",
 )
 MEMORY = Table(
     "memory",
