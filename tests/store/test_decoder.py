@@ -207,7 +207,7 @@ def test_digests_are_the_same_for_ever() -> None:
 
 EMPTY_DIGEST = "4ae8128015572f34af3e95ecd1331076"
 LONG_DIGEST = "184de7914c4945853522494bc8e6f3ed"
-STACK_NAME = "357335c6158b5590aea1ffdb901415ae"
+STACK_NAME = "080de22c33f5fe8e971ab760aad6dca4"
 
 
 def test_bands_double_so_that_they_are_few() -> None:

@@ -28,8 +28,7 @@ struct reading {
     uint32_t *slots; /* rows by stack and labels, plus one; 0 is free */
     size_t mask;
     uint32_t *label_slots;  /* sets of labels, plus one; 0 is free */
-    struct digest *digests; /* of the stack at hand */
-    uint32_t *stack;        /* positions of its locations */
+    uint32_t *stack;        /* positions of the locations of the stack at hand */
 };
 
 static uint64_t sum(uint64_t one, uint64_t other)
@@ -121,7 +120,10 @@ static int read_label(struct profile *profile, struct slice message, size_t firs
 static struct row *row_of(struct reading *reading, size_t frames, uint32_t labels)
 {
     struct profile *profile = reading->profile;
-    struct digest stack = digest_of(SEED_STACK, reading->digests, frames * sizeof(struct digest));
+    struct digest stack = {frames, 0};
+    for (size_t frame = 0; frame < frames; frame++)
+        stack = digest_step(stack, profile->locations.at[reading->stack[frame]].digest);
+    stack = digest_of(SEED_STACK, &stack, sizeof stack);
     size_t slot = (size_t)(stack.low ^ labels * 0x9e3779b97f4a7c15ULL) & reading->mask;
     for (; reading->slots[slot] != 0; slot = (slot + 1) & reading->mask) {
         struct row *row = &profile->rows.at[reading->slots[slot] - 1];
@@ -158,10 +160,8 @@ static int read_sample(struct reading *reading, struct slice message)
                 uint32_t position;
                 if (idmap_find(&reading->locations, number, &position) < 0)
                     return fail(profile, "a sample names a location that is not there");
-                if (frames < options->max_frames) {
-                    reading->stack[frames] = position;
-                    reading->digests[frames++] = profile->locations.at[position].digest;
-                }
+                if (frames < options->max_frames)
+                    reading->stack[frames++] = position;
             }
         } else if (field.number == 2) {
             while ((more = wire_next(&numbers, &number)) > 0) {
@@ -236,11 +236,10 @@ int profile_rows(struct profile *profile, const struct options *options)
     reading.mask = room - 1;
     reading.slots = calloc(room, sizeof *reading.slots);
     reading.label_slots = calloc(LABEL_SLOTS, sizeof *reading.label_slots);
-    reading.digests = calloc(options->max_frames + 1, sizeof *reading.digests);
     reading.stack = calloc(options->max_frames + 1, sizeof *reading.stack);
     if (idmap_init(&reading.locations, profile->locations.size) < 0)
         reading.locations = (struct idmap){0};
-    if (!reading.slots || !reading.label_slots || !reading.digests || !reading.stack || !reading.locations.ids
+    if (!reading.slots || !reading.label_slots || !reading.stack || !reading.locations.ids
         || APPEND(profile->label_sets, none) < 0) {
         fail(profile, NO_MEMORY);
         goto done;
@@ -257,7 +256,6 @@ done:
     idmap_free(&reading.locations);
     free(reading.slots);
     free(reading.label_slots);
-    free(reading.digests);
     free(reading.stack);
     return result;
 }
