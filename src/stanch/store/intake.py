@@ -252,7 +252,10 @@ class Intake:
             decoded = self._read(waiting.path)
         token = waiting.path.stem
         if decoded:
-            for table, block in blocks(decoded, keep_raw=self._keep_raw()):
+            # At a rate that fills segments before their time, raw profiles would be half the cost.
+            is_rush = sum(decoding.count for decoding in decoded) >= self._bounds.rows
+            keep_raw = self._keep_raw() and not is_rush
+            for table, block in blocks(decoded, keep_raw=keep_raw):
                 self._engine.insert(table, block, f"{token}-{table.name}")
         waiting.path.unlink(missing_ok=True)
         sync_directory(waiting.path.parent)

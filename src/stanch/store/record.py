@@ -7,7 +7,8 @@ same bytes give the same rows, however often and whenever they are made.
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 from stanch.store.errors import StoreError
 
@@ -94,15 +95,20 @@ def encode_record(record: Record) -> bytes:
         "life": record.life,
         "unix_ms": record.unix_ms,
         "age_s": record.age_s,
-        "numbers": asdict(record.numbers),
+        "numbers": _plain(record.numbers),
         "payloads": [
             [each.name, each.kind, each.offset_s, each.band_s, len(each.data)]
             for each in record.payloads
         ],
-        "lives": [asdict(life) for life in record.lives],
+        "lives": [_plain(life) for life in record.lives],
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     return b"".join((_LENGTH.pack(len(text)), text, *(each.data for each in record.payloads)))
+
+
+def _plain(value: Numbers | LifeState) -> dict[str, Any]:
+    """The fields by name, as they are: `asdict` copies them deeply, at ten times the cost."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def decode_record(data: bytes) -> Record:
