@@ -1,0 +1,228 @@
+"""How many profiles a second the server takes, end to end and durable, and what that costs.
+
+A server process (uvicorn over the ingest routes and a store of chDB) is sent profiles by a load
+generator: of many processes of many services, each with STACKS stacks of 30 frames, of which the
+processes of one service share most. What counts is acknowledged after its sync. Afterwards the
+tables are asked whether all is there, once.
+
+    python -m benchmarks.ingest --rate 300 --seconds 60
+
+Prints rate, latency of acknowledgements, CPU time of the server, its peak RSS, and bytes a row.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stanch.profile import Function, Line, Location, Profile, Sample, ValueType, encode
+
+SERVICES, BODIES = 20, 8
+STACKS, DEPTH, SHARED = 1_500, 30, 20
+CONNECTIONS = 24
+TYPES = ("alloc_objects", "alloc_space", "inuse_objects", "inuse_space")
+
+
+def bodies_of(service: int) -> list[bytes]:
+    """Some heaps of one service in the agent's shape: the same stacks, other values and births."""
+    chance = random.Random(service)
+    functions = [
+        Function(f"Class{i}.method{i}", "", f"/srv/app{service}/package{i % 50}/module{i}.py", i)
+        for i in range(2_000)
+    ]
+    locations = [
+        Location(0, None, (Line(chance.choice(functions), chance.randrange(2000)),))
+        for _ in range(3_000)
+    ]
+    paths = [tuple(chance.choices(locations, k=SHARED)) for _ in range(100)]
+    stacks = [
+        (*chance.choices(locations, k=DEPTH - SHARED), *chance.choice(paths)) for _ in range(STACKS)
+    ]
+    types = tuple(ValueType(name, "count" if "objects" in name else "bytes") for name in TYPES)
+    made = []
+    for number in range(BODIES):
+        samples = []
+        for stack in stacks:
+            allocated = chance.randrange(10**9)
+            samples.append(Sample(stack, (allocated // 300, allocated, 0, 0)))
+            # A third of the stacks hold memory at a time, born here and there.
+            for _ in range(chance.choice((0, 0, 1, 2))):
+                live = (0, 0, chance.randrange(1, 1000), chance.randrange(1, 10**7))
+                band = (("birth", chance.randrange(60) * 5, "seconds"),)
+                samples.append(Sample(stack, live, (), band))
+        profile = Profile(
+            types,
+            tuple(samples),
+            "inuse_space",
+            ValueType("space", "bytes"),
+            524_288,
+            duration_nanos=300_000_000_000 + number,
+            comments=("stanch=0", "pid=1"),
+        )
+        made.append(encode(profile))
+    return made
+
+
+@dataclass
+class Load:
+    """What the load generator saw."""
+
+    sent: int = 0
+    refused: int = 0
+    late: int = 0
+    latency_s: list[float] = field(default_factory=list)
+
+
+async def send(port: int, rate: float, seconds: float, processes: int) -> Load:
+    """Send at a rate, each connection in its turn; what cannot keep up is counted as late."""
+    bodies = [bodies_of(service) for service in range(SERVICES)]
+    load = Load()
+    began_s = time.monotonic()
+    numbers = iter(range(int(rate * seconds)))
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in numbers:
+            due_s = began_s + number / rate
+            wait_s = due_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            elif wait_s < -1.0:
+                load.late += 1
+            process, turn = number % processes, number // processes
+            body = bodies[process % SERVICES][(process // SERVICES + turn) % BODIES]
+            head = (
+                "POST /api/v1/push HTTP/1.1\r\nHost: x\r\n"
+                f"X-Stanch-Service: service-{process % SERVICES}\r\n"
+                f"X-Stanch-Instance: host-{process}\r\nX-Stanch-Pid: 1\r\n"
+                "X-Stanch-Memory: rss=100000000 limit=268435456\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            sent_s = time.monotonic()
+            writer.write(head.encode() + body)
+            status = await reader.readline()
+            length = 0
+            while (line := await reader.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            await reader.readexactly(length)
+            load.latency_s.append(time.monotonic() - sent_s)
+            if status.split()[1] == b"200":
+                load.sent += 1
+            else:
+                load.refused += 1
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+    return load
+
+
+def serve(directory: Path) -> None:
+    """Be the server: prints its port, and at SIGTERM ends with everything inserted."""
+    import uvicorn
+    from starlette.applications import Starlette
+
+    from stanch.collect.received import Receiver
+    from stanch.server.ingest import ingest_routes
+    from stanch.store.sqlstore import open_store
+
+    with open_store("chdb", directory) as store:
+        app = Starlette(routes=[*ingest_routes(Receiver(store, time.time))])
+        config = uvicorn.Config(app, port=0, log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+
+        async def run() -> None:
+            task = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.01)
+            print(server.servers[0].sockets[0].getsockname()[1], flush=True)
+            await task
+
+        asyncio.run(run())
+
+
+@contextlib.contextmanager
+def server(directory: Path) -> Iterator[tuple[int, int]]:
+    """The server's port and pid; it is told to end at the end of the block."""
+    command = [sys.executable, "-m", "benchmarks.ingest", "--serve", str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline()), process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(300)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(pid: int) -> int:
+    """The largest RSS of a process so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("no VmHWM")
+
+
+def check(directory: Path) -> tuple[int, int, int]:
+    """Profiles, rows and bytes of rows in the tables that the server has left, after merges."""
+    from stanch.store.sqlstore import open_store
+
+    with open_store("chdb", directory) as store:
+        store.flush()
+        ((profiles, names),) = store.engine.query(
+            "SELECT count(), uniqExact(profile) FROM profiles"
+        )
+        assert profiles == names
+        store.engine.command("OPTIMIZE TABLE stanch.samples FINAL")
+        ((rows, size),) = store.engine.query(
+            "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active"
+            " AND database = 'stanch' AND table = 'samples'"
+        )
+    return profiles, rows, size
+
+
+def main() -> None:
+    """Run once and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=300.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--processes", type=int, default=10_000)
+    parser.add_argument("--serve", type=Path)
+    arguments = parser.parse_args()
+    if arguments.serve is not None:
+        serve(arguments.serve)
+        return
+    with tempfile.TemporaryDirectory(prefix="stanch-ingest-") as name:
+        directory = Path(name)
+        with server(directory) as (port, pid):
+            before_s, began_s = cpu_s(pid), time.monotonic()
+            load = asyncio.run(send(port, arguments.rate, arguments.seconds, arguments.processes))
+            took_s = time.monotonic() - began_s
+            time.sleep(8)  # the last segment is inserted
+            used_s, peak = cpu_s(pid) - before_s, peak_bytes(pid)
+        profiles, rows, size = check(directory)
+    latency = sorted(load.latency_s)
+    print(f"acknowledged {load.sent:,} of {load.sent + load.refused:,} in {took_s:.1f} s,")
+    print(f"  {load.sent / took_s:.0f} a second; {load.late:,} more than a second late")
+    median_ms, late_ms = (latency[int(len(latency) * share)] * 1e3 for share in (0.5, 0.99))
+    print(f"  latency ms: median {median_ms:.0f}, 99 % {late_ms:.0f}")
+    print(f"stored {profiles:,} profiles, {rows:,} rows of {size / rows:.2f} bytes")
+    print(f"server: {used_s / load.sent * 1e3:.2f} ms of CPU a profile, peak {peak / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
