@@ -15,7 +15,14 @@ PATIENCE_S = 60.0
 @contextmanager
 def serving(routes: list[BaseRoute]) -> Iterator[str]:
     """Serve the routes; gives the base URL."""
-    config = uvicorn.Config(Starlette(routes=routes), port=0, log_level="error", lifespan="off")
+    with serving_application(Starlette(routes=routes)) as base:
+        yield base
+
+
+@contextmanager
+def serving_application(application: Starlette) -> Iterator[str]:
+    """Serve an application; gives the base URL."""
+    config = uvicorn.Config(application, port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

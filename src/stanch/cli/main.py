@@ -20,7 +20,9 @@ from stanch.cli import (
     recycles,
     report,
     run,
+    server,
     sidecar,
+    token,
     watch,
     why,
 )
@@ -28,7 +30,7 @@ from stanch.cli.errors import CliError
 from stanch.version import __version__
 
 PARTS = (
-    *(run, attach, watch, alarms, deaths, recycles, sidecar, why),
+    *(run, attach, watch, server, token, alarms, deaths, recycles, sidecar, why),
     *(memory, report, autopsy, evaluate, demo),
 )
 

@@ -102,18 +102,18 @@ def push_of(headers: Mapping[str, str], body: bytes) -> Push:
     )
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
     """The whole body. Raises BodyError when it is too long or its sender has gone."""
-    too_large = BodyError(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes; send less")
+    too_large = BodyError(413, f"the body is larger than {most_bytes:,} bytes; send less")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+    if length.isdigit() and int(length) > most_bytes:
         raise too_large
     parts: list[bytes] = []
     size = 0
     try:
         async for part in request.stream():
             size += len(part)
-            if size > MAX_BODY_BYTES:
+            if size > most_bytes:
                 raise too_large
             parts.append(part)
     except ClientDisconnect:

@@ -1,0 +1,115 @@
+"""The server's file of settings, in TOML. Options of the command go before it.
+
+listen = "127.0.0.1:4041"
+targets = ["http://127.0.0.1:6060", "/etc/stanch/targets"]
+every = "15s"
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stanch.collect.configuration import (
+    ConfigurationError,
+    Setting,
+    read_toml,
+    refuse_unknown,
+    seconds_of,
+)
+from stanch.collect.targets import is_loopback
+
+DEFAULT_LISTEN = "127.0.0.1:4041"
+_LEAST_EVERY_S = 0.5
+
+SETTINGS = (
+    Setting("listen", f"`{DEFAULT_LISTEN}`", "HOST:PORT; beyond loopback it needs TLS and tokens"),
+    Setting("store", "`chdb`", "`chdb` for the data directory, or http[s]://... of a ClickHouse"),
+    Setting("targets", "none", "what to scrape: addresses and files of targets, as for `watch`"),
+    Setting("every", "`15s`", "time between two scrapes of a target"),
+    Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
+    Setting("tls_cert", "no TLS", "PEM certificate with its chain"),
+    Setting("tls_key", "no TLS", "its key, unencrypted"),
+    Setting("require_tokens", "`false`", "ask for tokens on loopback too"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfiguration:
+    """All that a server is told; see SETTINGS."""
+
+    data: Path
+    listen: str = DEFAULT_LISTEN
+    store: str = "chdb"
+    targets: tuple[str, ...] = ()
+    every_s: float = 15.0
+    alarms: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    require_tokens: bool = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port. Raises ConfigurationError."""
+        host, colon, port = self.listen.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ConfigurationError(f"listen = {self.listen!r} is no address; expected HOST:PORT")
+        return host, int(port)
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a request must show a token."""
+        return self.require_tokens or not is_loopback(self.address[0])
+
+
+def checked(configuration: ServerConfiguration, has_tokens: bool) -> ServerConfiguration:
+    """The configuration, when a server may run so. Raises ConfigurationError.
+
+    Beyond loopback there must be TLS and a token. has_tokens: whether any token was made.
+    """
+    if (configuration.tls_cert is None) != (configuration.tls_key is None):
+        raise ConfigurationError("TLS needs tls_cert and tls_key; only one of them is given")
+    if not configuration.every_s >= _LEAST_EVERY_S:
+        raise ConfigurationError(f"every: expected at least {_LEAST_EVERY_S:g}s")
+    host, _ = configuration.address
+    if not is_loopback(host):
+        missing = [] if configuration.tls_cert else ["TLS (tls_cert, tls_key)"]
+        missing += [] if has_tokens else ["a token ('stanch token make NAME --role admin')"]
+        if missing:
+            raise ConfigurationError(
+                f"{configuration.listen} can be reached from other machines, which needs"
+                f" {' and '.join(missing)}; or listen on 127.0.0.1"
+            )
+    elif configuration.require_tokens and not has_tokens:
+        raise ConfigurationError(
+            "require_tokens is set and there is no token; 'stanch token make NAME --role admin'"
+        )
+    return configuration
+
+
+def read_server_file(path: Path, base: ServerConfiguration) -> ServerConfiguration:
+    """The base with what a file says. Raises ConfigurationError."""
+    values = read_toml(path)
+    try:
+        refuse_unknown(values, sorted(setting.name for setting in SETTINGS))
+        changes: dict[str, Any] = dict(_field(key, value) for key, value in values.items())
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    return replace(base, **changes)
+
+
+def _field(key: str, value: object) -> tuple[str, object]:
+    """The field that a key sets, and its value."""
+    if key == "targets":
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return key, tuple(value)
+        raise ConfigurationError('targets: expected a list such as ["http://127.0.0.1:6060"]')
+    if key == "require_tokens":
+        if isinstance(value, bool):
+            return key, value
+        raise ConfigurationError("require_tokens: expected true or false")
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{key}: expected a text in quotes")
+    if key == "every":
+        return "every_s", seconds_of(key, value)
+    return key, Path(value) if key in ("alarms", "tls_cert", "tls_key") else value

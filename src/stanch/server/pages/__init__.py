@@ -1,0 +1,1 @@
+"""The pages of the server: rendered from the store's history, with little script."""

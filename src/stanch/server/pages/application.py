@@ -1,0 +1,315 @@
+"""The application: pages, ingest, health and metrics behind the gate."""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from stanch.collect.received import Receiver
+from stanch.detect import finding_facts, finding_title, size_text, time_text
+from stanch.profile import call_graph, call_tree, encode, format_value, sample_index
+from stanch.server.configuration import ServerConfiguration
+from stanch.server.ingest import BodyError, ingest_routes, read_body
+from stanch.server.ledger import finding_of
+from stanch.server.pages.charts import Mark, memory_chart, spark
+from stanch.server.pages.gate import COOKIE, Gate
+from stanch.server.tokens import Tokens
+from stanch.store.errors import StoreError
+from stanch.store.history import HEAP, History, LifeRow, Selection, TimeRange
+from stanch.store.sqlstore import SqlStore
+
+RANGES = {"15m": 900, "1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
+_MOST_LINES = 200
+_MOST_FORM_BYTES = 4096
+_COOKIE_S = 7 * 86400
+
+
+class _NotFoundError(Exception):
+    """What a page is of is not known; the text says so and what to do."""
+
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+def make_application(
+    store: SqlStore,
+    receiver: Receiver,
+    configuration: ServerConfiguration,
+    tokens: Tokens | None,
+    lifespan: Lifespan | None = None,
+    wall: Callable[[], float] = time.time,
+) -> Starlette:
+    """The ASGI application. tokens: None when none is asked for."""
+    pages = _Pages(store, configuration, tokens, wall)
+    routes: list[BaseRoute] = [
+        Route("/", pages.route(pages.overview)),
+        Route("/services/{service:path}", pages.route(pages.service)),
+        Route("/findings/{finding}", pages.route(pages.finding)),
+        Route("/profiles/{service:path}", pages.route(pages.profile)),
+        Route("/deaths/{life}", pages.route(pages.death)),
+        Route("/targets", pages.route(pages.targets)),
+        Route("/settings", pages.route(pages.settings)),
+        Route("/sign-in", pages.route(pages.sign_in), methods=["GET"]),
+        Route("/sign-in", pages.signed_in, methods=["POST"]),
+        Route("/download/{service:path}", pages.download),
+        Route("/healthz", pages.healthz),
+        Route("/readyz", pages.readyz),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        *ingest_routes(receiver),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(Gate, tokens)], lifespan=lifespan)
+
+
+class _Pages:
+    """Each method but `route` gives a template's name and its values; it runs in a thread."""
+
+    def __init__(
+        self,
+        store: SqlStore,
+        configuration: ServerConfiguration,
+        tokens: Tokens | None,
+        wall: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._history: History = store.history
+        self._configuration = configuration
+        self._tokens = tokens
+        self._wall = wall
+        self._templates = Environment(
+            loader=PackageLoader("stanch.server.pages"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "size": size_text,
+            "duration": time_text,
+            "moment": _moment,
+            "ago": lambda unix_s: f"{time_text(max(0.0, wall() - unix_s))} ago",
+        }
+
+    def route(
+        self, page: Callable[[Request], tuple[str, dict[str, Any]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """The page as a handler."""
+
+        def render(request: Request) -> Response:
+            status = 200
+            try:
+                name, values = page(request)
+            except _NotFoundError as error:
+                status, name, values = 404, "error.html", {"title": "Not found", "text": str(error)}
+            except StoreError as error:
+                status, name = 503, "error.html"
+                values = {"title": "The store does not answer", "text": str(error)}
+            text = self._templates.get_template(name).render(**values, path=request.url.path)
+            return HTMLResponse(text, status, {"cache-control": "no-store"})
+
+        async def handle(request: Request) -> Response:
+            return await run_in_threadpool(render, request)
+
+        return handle
+
+    def overview(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """All services."""
+        rows = [
+            (one, Markup(spark(one.time_unix_s, one.memory_share, f"memory of {one.service}")))
+            for one in self._history.service_summaries(self._wall())
+        ]
+        firing = [
+            (row, finding_title(finding_of(row)), finding_facts(finding_of(row)))
+            for row in self._history.findings(status="firing", most=20)
+        ]
+        values = {
+            "rows": rows,
+            "firing": firing,
+            "deaths": sum(one.deaths for one, _ in rows),
+            "listen": self._configuration.listen,
+        }
+        return "overview.html", values
+
+    def service(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """One service: memory of all replicas on one axis, findings, lives."""
+        service = request.path_params["service"]
+        within, chosen = self._range(request)
+        memory = self._history.memory(service, within)
+        lives = self._history.lives(service, within)
+        findings = self._history.findings(service)
+        if not memory and not findings and service not in self._history.service_names():
+            raise _NotFoundError(f"Nothing was ever heard of a service called {service}.")
+        chart = memory_chart(memory, within, _marks(lives, within), f"memory of {service}")
+        values = {
+            "service": service,
+            "chart": Markup(chart) if memory else None,
+            "names": sorted({one.life.instance for one in memory}),
+            "lives": lives,
+            "findings": [(row, finding_title(finding_of(row))) for row in findings],
+            "ranges": RANGES,
+            "chosen": chosen,
+        }
+        return "service.html", values
+
+    def finding(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """One finding, with what it says and why."""
+        row = self._history.finding(request.path_params["finding"])
+        if row is None:
+            raise _NotFoundError(
+                "There is no finding of this name; it may be older than what is kept."
+            )
+        finding = finding_of(row)
+        within = TimeRange(row.first_unix_s - 900, row.last_unix_s + 60)
+        memory = self._history.memory(row.service, within)
+        lives = self._history.lives(row.service, within)
+        values = {
+            "row": row,
+            "one": finding,
+            "title": finding_title(finding),
+            "facts": finding_facts(finding),
+            "chart": Markup(
+                memory_chart(memory, within, _marks(lives, within), f"memory of {row.service}")
+            ),
+            "at": int(row.last_unix_s),
+        }
+        return "finding.html", values
+
+    def profile(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """What holds the memory of a service at a time, by function."""
+        selection = self._selection(request)
+        profile = self._history.profile(selection)
+        if profile is None:
+            raise _NotFoundError(
+                f"There is no profile of {selection.service} at {_moment(selection.at_unix_s)}."
+            )
+        index = sample_index(profile, "")
+        unit = profile.sample_types[index].unit
+        graph = call_graph(call_tree(profile, (index,)))
+        total = sum(sample.values[index] for sample in profile.samples)
+        lines = [
+            (node.frame, node.flat, node.cum, node.cum / total if total else 0.0)
+            for node in graph.nodes[:_MOST_LINES]
+        ]
+        values = {
+            "selection": selection,
+            "lines": lines,
+            "total": total,
+            "value": lambda number: format_value(number, unit),
+        }
+        return "profile.html", values
+
+    def death(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The evidence of a death."""
+        autopsy = self._history.autopsy(request.path_params["life"])
+        if autopsy is None:
+            raise _NotFoundError(
+                "There is no record of this life; it may be older than what is kept."
+            )
+        life = autopsy.life
+        within = TimeRange(life.start_unix_s - 60, life.end_unix_s + 60)
+        memory = [
+            one for one in self._history.memory(life.service, within) if one.life.life == life.life
+        ]
+        chart = memory_chart(memory, within, _marks([life], within), f"memory of {life.instance}")
+        values = {"life": life, "facts": autopsy.facts, "chart": Markup(chart)}
+        return "death.html", values
+
+    def targets(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The health of every target."""
+        return "targets.html", {"rows": self._history.targets()}
+
+    def settings(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The settings as they were read, and how the store is."""
+        return "settings.html", {"one": self._configuration, "storage": self._history.storage()}
+
+    def sign_in(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Where a token is given."""
+        wrong = "wrong" in request.query_params
+        return "sign_in.html", {"trouble": "This token is not known." if wrong else ""}
+
+    async def signed_in(self, request: Request) -> Response:
+        """Keep a token that is good in a cookie; the gate has seen where the form came from."""
+        try:
+            body = await read_body(request, _MOST_FORM_BYTES)
+        except BodyError as error:
+            return PlainTextResponse(f"{error}\n", error.status)
+        text = "".join(parse_qs(body.decode("utf-8", "replace")).get("token", [])).strip()
+        if self._tokens is None or await run_in_threadpool(self._tokens.find, text) is None:
+            return RedirectResponse("/sign-in?wrong", 303)
+        answer = RedirectResponse("/", 303)
+        is_secure = request.url.scheme == "https"
+        answer.set_cookie(
+            COOKIE, text, max_age=_COOKIE_S, secure=is_secure, httponly=True, samesite="strict"
+        )
+        return answer
+
+    async def download(self, request: Request) -> Response:
+        """The heap of a selection as pprof."""
+        selection = self._selection(request)
+        profile = await run_in_threadpool(self._history.profile, selection)
+        if profile is None:
+            return PlainTextResponse("there is no such profile\n", 404)
+        data = await run_in_threadpool(encode, profile)
+        headers = {"content-disposition": 'attachment; filename="heap.pb.gz"'}
+        return Response(data, media_type="application/octet-stream", headers=headers)
+
+    async def healthz(self, request: Request) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """The store answers."""
+        try:
+            await run_in_threadpool(self._history.storage)
+        except StoreError as error:
+            return JSONResponse({"status": "not ready", "why": str(error)}, 503)
+        return JSONResponse({"status": "ready"})
+
+    def _range(self, request: Request) -> tuple[TimeRange, str]:
+        chosen = request.query_params.get("range", "1h")
+        chosen = chosen if chosen in RANGES else "1h"
+        now_s = self._wall()
+        return TimeRange(now_s - RANGES[chosen], now_s), chosen
+
+    def _selection(self, request: Request) -> Selection:
+        at = request.query_params.get("at", "")
+        at_s = float(at) if at.isascii() and at.isdigit() and len(at) < 12 else self._wall()
+        return Selection(request.path_params["service"], at_s, kind=HEAP)
+
+
+def _marks(lives: "tuple[LifeRow, ...] | list[LifeRow]", within: TimeRange) -> list[Mark]:
+    """Deaths and restarts, and the first life of each release."""
+    marks = []
+    releases: set[str] = set()
+    for life in sorted(lives, key=lambda life: life.start_unix_s):
+        is_new = life.release and life.release not in releases
+        if is_new and releases and life.start_unix_s >= within.since_unix_s:
+            marks.append(Mark(life.start_unix_s, "deploy", f"release {life.release}"))
+        if life.release:
+            releases.add(life.release)
+        if life.end == "killed":
+            marks.append(Mark(life.end_unix_s, "death", f"{life.instance} was killed"))
+        elif life.end == "restarted":
+            marks.append(Mark(life.end_unix_s, "restart", f"{life.instance} restarted"))
+    return marks
+
+
+def _moment(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))

@@ -1,0 +1,145 @@
+"""A server from its start to its end: the store, the loops and the pages, in one process.
+
+It ends at SIGTERM or Ctrl-C: open requests are finished within a bound, then the loops stop, then
+what waits is inserted and the store is closed.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+import uvicorn
+from starlette.applications import Starlette
+
+from stanch.alert.configuration import read_configuration
+from stanch.collect import find_targets
+from stanch.collect.received import Receiver
+from stanch.journal import JournalError
+from stanch.server.alarming import Alarming
+from stanch.server.configuration import ServerConfiguration, checked
+from stanch.server.fleet import Fleet, FleetOptions
+from stanch.server.pages.application import make_application
+from stanch.server.tokens import Tokens
+from stanch.server.watch import WatchState
+from stanch.store.sqlstore import SqlStore, open_store
+
+_DRAIN_S = 10
+_LOOPS_END_S = 20.0
+_MOST_CONNECTIONS = 512
+_BACKLOG = 128
+_IDLE_S = 30
+
+
+class ServeError(Exception):
+    """The server cannot start; one sentence with the remedy."""
+
+
+def serve(
+    configuration: ServerConfiguration,
+    say: Callable[[str], None] = lambda text: print(text, flush=True),
+) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    say: told the URL once it answers. Raises ServeError, ConfigurationError, StoreError,
+    TargetError and TokenError.
+    """
+    tokens = Tokens(configuration.data)
+    checked(configuration, bool(tokens.listed()))
+    source = find_targets(configuration.targets)
+    with contextlib.ExitStack() as ending:
+        listener = _listener(*configuration.address)
+        ending.callback(listener.close)
+        store = ending.enter_context(open_store(configuration.store, configuration.data))
+        options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
+        fleet = Fleet(store, source, options, told=_told(configuration, store, ending))
+        application = make_application(
+            store,
+            Receiver(store, time.time, fleet.heard),
+            configuration,
+            tokens if configuration.needs_token else None,
+            lifespan=lambda app: _looping(app, fleet, store),
+        )
+        scheme = "https" if configuration.tls_cert else "http"
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        say(f"stanch server: {scheme}://{shown}:{port}/")
+        # uvicorn raises the signal that ended it once more; the store is yet to be closed then.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(_uvicorn(application, configuration)).run(sockets=[listener])
+
+
+def _told(
+    configuration: ServerConfiguration, store: SqlStore, ending: contextlib.ExitStack
+) -> Callable[[WatchState], None]:
+    """Where the states of the detection go: to the alarms, when there is a file of them."""
+    if configuration.alarms is None:
+        return lambda state: None
+    try:
+        alarms = read_configuration(configuration.alarms)
+        alarming = Alarming(alarms, configuration.data, series=store.series)
+    except JournalError as error:
+        raise ServeError(str(error)) from error
+    ending.enter_context(alarming)
+
+    def told(state: WatchState) -> None:
+        alarming.take(state)
+        if alarming.trouble is not None:
+            store.notice(f"alarms: {alarming.trouble}")
+
+    return told
+
+
+@contextlib.asynccontextmanager
+async def _looping(application: Starlette, fleet: Fleet, store: SqlStore) -> AsyncIterator[None]:
+    """Run the loops for as long as the application runs."""
+    stop = asyncio.Event()
+    loops = asyncio.create_task(fleet.run(stop))
+    loops.add_done_callback(lambda task: None if stop.is_set() else _report(task, store))
+    try:
+        yield
+    finally:
+        stop.set()
+        _, late = await asyncio.wait([loops], timeout=_LOOPS_END_S)
+        for task in late:
+            task.cancel()
+
+
+def _report(task: "asyncio.Task[None]", store: SqlStore) -> None:
+    """Loops that ended by themselves are a fault that people must see."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        store.notice(f"scraping has stopped: {error}; restart the server")
+
+
+def _uvicorn(application: Starlette, configuration: ServerConfiguration) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        ssl_certfile=configuration.tls_cert,
+        ssl_keyfile=configuration.tls_key,
+    )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error.strerror}; use another --listen"
+        ) from error
+    return listener

@@ -1,0 +1,126 @@
+"""The pages over a real store with a leak in it, served by a real server."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stanch.collect import FixedTargets
+from stanch.collect.received import Receiver
+from stanch.server.configuration import ServerConfiguration
+from stanch.server.fleet import Fleet
+from stanch.server.pages.application import make_application
+from stanch.server.tokens import Tokens
+from stanch.store import Look, ProcessLook
+from stanch.store.sqlstore import Extra, SqlStore, Taken, open_store
+from tests.server.serving import serving_application
+from tests.store.pprofs import heap_bytes
+
+MIB = 1024 * 1024
+STEPS = 60
+EVERY_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
+    """A quarter of an hour of two replicas that keep what they remember, and a life before."""
+    with open_store("chdb", tmp_path_factory.mktemp("store")) as opened:
+        began_s = time.time() - STEPS * EVERY_S
+        for step in range(STEPS):
+            at_s = step * EVERY_S
+            for number, instance in enumerate(("shop-1", "shop-2")):
+                life_s = at_s if number or at_s < 300 else at_s - 300
+                kept = int((8 + 0.25 * life_s) * MIB)
+                data = heap_bytes(
+                    {"remember": kept, "steady": 20 * MIB},
+                    age_s=life_s + 5,
+                    time_s=began_s + at_s,
+                )
+                pid = 11 if number or at_s < 300 else 12
+                process = ProcessLook(
+                    pid, life_s + 5, rss_bytes=kept + 60.0 * MIB, requests=10 * life_s
+                )
+                look = Look(
+                    "shop", instance, at_s, began_s + at_s, "python", (process,), 512.0 * MIB
+                )
+                opened.take(look, [Taken("heap", data)], Extra("v2" if pid == 12 else "v1"))
+        opened.flush()
+        Fleet(opened, FixedTargets(())).detect_once()
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def url(store: SqlStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The pages on loopback, without tokens."""
+    configuration = ServerConfiguration(tmp_path_factory.mktemp("data"))
+    application = make_application(store, Receiver(store, time.time), configuration, None)
+    with serving_application(application) as base:
+        yield base
+
+
+def test_a_finding_is_reached_from_the_overview(store: SqlStore, url: str) -> None:
+    """The overview links to the finding, whose page names the line, its path and the evidence."""
+    (row,) = store.history.findings()
+    overview = httpx.get(url).text
+    assert f'href="/findings/{row.finding}"' in overview
+    page = httpx.get(f"{url}/findings/{row.finding}").text
+    assert "remember" in page
+    assert f"{row.file}:{row.line}" in page
+    assert row.document["evidence"][0].split(" ")[0] in page
+
+
+@pytest.mark.parametrize("path", ["/", "/services/shop", "/profiles/shop", "/targets", "/settings"])
+def test_pages_answer(url: str, path: str) -> None:
+    """Each page answers with its own title, under a policy that allows nothing inline."""
+    answer = httpx.get(url + path)
+    assert answer.status_code == 200
+    assert "- Stanch</title>" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("path", ["/services/none", "/profiles/none", "/findings/0", "/deaths/0"])
+def test_unknown_things(url: str, path: str) -> None:
+    """What is not known is a 404 in a sentence."""
+    answer = httpx.get(url + path)
+    assert answer.status_code == 404
+    assert "<h1>Not found</h1>" in answer.text
+
+
+def test_other_names_and_sites_are_refused(url: str) -> None:
+    """On loopback a name that was rebound, and a form of another site, are refused."""
+    assert httpx.get(url, headers={"host": "evil.example"}).status_code == 421
+    refused = httpx.post(f"{url}/api/v1/push", headers={"origin": "https://evil.example"})
+    assert refused.status_code == 403
+
+
+def test_tokens_are_asked_for(store: SqlStore, tmp_path: Path) -> None:
+    """With tokens, each role may do what it is for and nothing else."""
+    tokens = Tokens(tmp_path)
+    push, view = tokens.make("p", "push"), tokens.make("v", "view")
+    configuration = ServerConfiguration(tmp_path, require_tokens=True)
+    application = make_application(store, Receiver(store, time.time), configuration, tokens)
+    with serving_application(application) as base:
+
+        def status(method: str, path: str, token: str) -> int:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            return httpx.request(method, base + path, headers=headers).status_code
+
+        assert status("GET", "/healthz", "") == 200
+        assert status("GET", "/", "") == 401
+        assert status("GET", "/", view[:-1]) == 401
+        assert status("GET", "/", push) == 403
+        assert status("GET", "/", view) == 200
+        assert status("POST", "/api/v1/push", view) == 403
+        with httpx.Client(base_url=base, headers={"accept": "text/html"}) as browser:
+            assert browser.get("/").headers["location"] == "/sign-in"
+            wrong = browser.post("/sign-in", data={"token": view + "x"})
+            assert wrong.headers["location"] == "/sign-in?wrong"
+            right = browser.post("/sign-in", data={"token": view})
+            assert "httponly" in right.headers["set-cookie"].lower()
+            assert "samesite=strict" in right.headers["set-cookie"].lower()
+            assert browser.get("/").status_code == 200
+        assert status("POST", "/api/v1/push", push) == 400
