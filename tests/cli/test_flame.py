@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from stanch.cli.flame import FlameSource, flame_page
-from stanch.cli.flame_groups import group_of, short_name
-from stanch.cli.report_view import ReportOptions
+from stanch.flame import FlameOptions, FlameSource, flame_page
+from stanch.flame.groups import group_of, short_name
 from stanch.profile import (
     Frame,
     Function,
@@ -22,7 +21,6 @@ from stanch.profile import (
     Profile,
     ProfileError,
     Sample,
-    Trim,
     ValueType,
     encode,
     parse,
@@ -32,7 +30,7 @@ from tests.profile.golden import GOLDEN, PROFILES, golden_id
 
 HEAP = GOLDEN / "go1.26" / "heap.pb.gz"
 TYPES = (ValueType("objects", "count"), ValueType("space", "bytes"))
-OPTIONS = ReportOptions(granularity=Granularity.FILEFUNCTIONS)
+OPTIONS = FlameOptions(granularity=Granularity.FILEFUNCTIONS)
 
 
 class _Page(HTMLParser):
@@ -126,7 +124,7 @@ def test_a_base_of_another_kind_is_refused() -> None:
 def test_small_frames_are_put_together_and_nothing_is_lost() -> None:
     """Below the fraction, siblings become one frame that says how many they are."""
     stacks = [("main big", 1000), *((f"main small{number} leaf", 1) for number in range(5))]
-    options = ReportOptions(sample_index="space", trim=Trim(node_fraction=0.3))
+    options = FlameOptions(sample_index="space", node_fraction=0.3)
     data = data_of(flame_page(FlameSource("heap", profile_of(*stacks)), options))
     assert sorted(rows(data)[2:]) == [(2, "(5 smaller)", [5, 5]), (2, "big", [1, 1000])]
 
@@ -134,7 +132,7 @@ def test_small_frames_are_put_together_and_nothing_is_lost() -> None:
 def test_a_page_never_holds_more_nodes_than_a_browser_bears() -> None:
     """A tree too large is cut at a larger fraction, and still adds up."""
     stacks = [(f"main f{number}", 1) for number in range(100_010)]
-    options = ReportOptions(trim=Trim(node_fraction=0.0))
+    options = FlameOptions(node_fraction=0.0)
     data = data_of(flame_page(FlameSource("heap", profile_of(*stacks)), options))
     assert len(data["depths"]) <= 100_000
     assert sum(data["values"][1]) == 100_010
@@ -144,7 +142,7 @@ def test_a_page_never_holds_more_nodes_than_a_browser_bears() -> None:
 def test_golden_profiles_add_up(path: Path) -> None:
     """The nodes of a real profile's page hold all its values, for each sample type."""
     profile = parse(path.read_bytes())
-    options = ReportOptions(trim=Trim(node_fraction=0.01))
+    options = FlameOptions(node_fraction=0.01)
     data = data_of(flame_page(FlameSource(path.name, profile), options))
     sums = [sum(column) for column in data["values"]]
     if data["compares"]:

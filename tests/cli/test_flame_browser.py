@@ -8,8 +8,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from stanch.cli.flame import FlameSource, flame_page
-from stanch.cli.report_view import ReportOptions
+from stanch.flame import FlameOptions, FlameSource, flame_page
 from stanch.profile import Function, Granularity, Line, Location, Profile, Sample, ValueType
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -113,7 +112,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     def open_page(
         new: Profile, old: Profile | None = None, scheme: Scheme = "light", name: str = "heap.pb.gz"
     ) -> View:
-        options = ReportOptions(granularity=Granularity.FILEFUNCTIONS)
+        options = FlameOptions(granularity=Granularity.FILEFUNCTIONS)
         path = tmp_path / "page.html"
         path.write_text(flame_page(FlameSource(name, new, "old", old), options), "utf-8")
         page = context.new_page()

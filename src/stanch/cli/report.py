@@ -1,7 +1,7 @@
 """Reports on profiles: `stanch top`, `tree`, `tags`, `diff`, `peek`, `list` and `flame`.
 
 This is their face: it reads arguments, loads profiles and prints. What a report says is made in
-report_text, report_source and flame.
+report_text, report_source and stanch.flame.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stanch.cli.errors import CliError
-from stanch.cli.flame import FlameSource, flame_page
 from stanch.cli.profile_source import load
 from stanch.cli.report_arguments import (
     add_base_options,
@@ -33,6 +32,7 @@ from stanch.cli.report_arguments import (
 from stanch.cli.report_source import SourceSearch, list_source
 from stanch.cli.report_text import peek, tags, top, tree
 from stanch.cli.report_view import Report, ReportOptions, prepare
+from stanch.flame import FlameOptions, FlameSource, flame_page
 from stanch.profile import (
     Granularity,
     Profile,
@@ -201,10 +201,9 @@ def _run_list(arguments: argparse.Namespace) -> int:
 
 
 def _run_flame(arguments: argparse.Namespace) -> int:
-    options = report_options(
-        arguments,
-        granularity=arguments.granularity,
-        trim=Trim(node_fraction=arguments.nodefraction),
+    report = report_options(arguments, granularity=arguments.granularity)
+    options = FlameOptions(
+        report.sample_index, report.granularity, arguments.nodefraction, report.filters
     )
     fetch = fetch_options(arguments)
     new = load(arguments.source, fetch)

@@ -1,41 +1,31 @@
-"""`stanch flame`: the call tree of a profile, or of two, as one HTML page that needs no other file.
+"""The call tree of a profile, or of two, as the data that `graph.js` draws.
 
-The page is flame.html with flame.css, flame.js and the tree as JSON put in. Its content security
-policy allows that one style and that one script by their hashes and nothing else, so a name in a
-hostile profile stays text. With a base, colours tell what grew and what shrank.
+Nodes stand depth first, each with its own values by sample type. With a base its values stand
+beside, so that colours tell what grew and what shrank.
 """
 
-import base64
-import hashlib
-import html
 import json
-import re
-import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import dataclass, field, replace
 
-from stanch.cli.flame_groups import group_of, is_plumbing, short_name
-from stanch.cli.report_view import ReportOptions
+from stanch.flame.groups import group_of, is_plumbing, short_name
 from stanch.profile import (
     CallNode,
+    Filters,
     Frame,
+    Granularity,
     Profile,
     Sample,
     ValueType,
     apply_filters,
     call_tree,
-    format_value,
     require_same_types,
     sample_index,
 )
 
 _MAX_NODES = 100_000
-_MAX_FACTS = 8
-# What Stanch writes into its profiles for machines.
-_QUIET_COMMENTS = ("#", "start_unix_ns=", "interval_bytes=", "pid=")
 _SHADES = 3
 
 
@@ -49,27 +39,28 @@ class FlameSource:
     base: Profile | None = None
 
 
-def flame_page(source: FlameSource, options: ReportOptions) -> str:
-    """Make the page. Raises ProfileError when base and profile do not fit or have no such type.
+@dataclass(frozen=True, slots=True)
+class FlameOptions:
+    """sample_index: a name, a number or "" for the default. node_fraction: of the total in every
+    sample type, below which frames are put together."""
 
-    Frames below `options.trim.node_fraction` of the total in every sample type are put together.
+    sample_index: str = ""
+    granularity: Granularity = Granularity.FILEFUNCTIONS
+    node_fraction: float = 0.0
+    filters: Filters = field(default_factory=Filters)
+
+
+def flame_json(source: FlameSource, options: FlameOptions) -> str:
+    """The data as JSON that cannot end the script element it stands in.
+
+    Raises ProfileError when base and profile do not fit or have no such type.
     """
-    profile = source.profile
-    selected = sample_index(profile, options.sample_index)
+    selected = sample_index(source.profile, options.sample_index)
     columns = _Columns.of(source, options)
     tree = call_tree(columns.samples, range(columns.count), options.granularity)
-    title = f"{source.name}, compared with {source.base_name}" if source.base else source.name
-    style, script = _asset("flame.css"), _asset("flame.js")
-    parts = {
-        "policy": _policy(style, script),
-        "title": html.escape(title),
-        "facts": html.escape(" · ".join(_facts(profile))),
-        "style": style,
-        "script": script,
-        "data": _json(_page_data(tree, columns, selected, options.trim.node_fraction)),
-    }
-    # In one pass, so that nothing in a part is taken for a placeholder.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("flame.html"))
+    data = _data(tree, columns, selected, options.node_fraction)
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ class _Columns:
         return len(self.samples.sample_types)
 
     @classmethod
-    def of(cls, source: FlameSource, options: ReportOptions) -> "_Columns":
+    def of(cls, source: FlameSource, options: FlameOptions) -> "_Columns":
         """Put both side by side. What is negative, as in a difference, counts as the base's."""
         types = source.profile.sample_types
         new = apply_filters(source.profile, options.filters).profile.samples
@@ -108,9 +99,7 @@ def _beside(sample: Sample, values: tuple[int, ...]) -> Sample:
     return replace(sample, values=now + before)
 
 
-def _page_data(
-    tree: CallNode, columns: _Columns, selected: int, fraction: float
-) -> dict[str, object]:
+def _data(tree: CallNode, columns: _Columns, selected: int, fraction: float) -> dict[str, object]:
     drawn = _drawn(tree, fraction)
     frames = {id(each.frame): each for each in drawn}
     positions = {key: position for position, key in enumerate(frames)}
@@ -129,7 +118,7 @@ def _page_data(
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """One node of the page, which lists them depth first, parents before children.
+    """One node of the data, which lists them depth first, parents before children.
 
     group: the colour's, "" for what is no function: the root and small frames put together.
     """
@@ -204,37 +193,3 @@ def _frame_data(drawn: _Drawn, groups: dict[str, int]) -> dict[str, object]:
         "group": groups.get(drawn.group),
         "shade": zlib.crc32(frame.name.encode("utf-8", "replace")) % _SHADES,
     }
-
-
-def _facts(profile: Profile) -> list[str]:
-    """Say in a few words what the profile tells about itself."""
-    comments = [each for each in profile.comments if not each.startswith(_QUIET_COMMENTS)]
-    facts = [comment.replace("=", " ", 1) for comment in comments[:_MAX_FACTS]]
-    if profile.time_nanos > 0:
-        facts.append(
-            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(profile.time_nanos // 10**9))
-        )
-    if profile.duration_nanos > 0:
-        facts.append(f"over {format_value(profile.duration_nanos, 'nanoseconds')}")
-    return facts
-
-
-def _json(data: dict[str, object]) -> str:
-    """Write JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _asset(name: str) -> str:
-    return resources.files("stanch.cli").joinpath(name).read_text("utf-8")

@@ -367,6 +367,7 @@ function onFrameKey(event) {
 
 function onPageKey(event) {
   const inSearch = event.target === searchBox;
+  if (!inSearch && event.target.closest?.("input, select, textarea")) return;
   if (event.key === "/" && !inSearch) {
     searchBox.focus();
     searchBox.select();
