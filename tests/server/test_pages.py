@@ -1,14 +1,18 @@
 """The pages over a real store with a leak in it, served by a real server."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from stanch.collect import FixedTargets
 from stanch.collect.received import Receiver
+from stanch.profile import parse
 from stanch.server.configuration import ServerConfiguration
 from stanch.server.fleet import Fleet
 from stanch.server.pages.application import make_application
@@ -88,6 +92,66 @@ def test_unknown_things(url: str, path: str) -> None:
     answer = httpx.get(url + path)
     assert answer.status_code == 404
     assert "<h1>Not found</h1>" in answer.text
+
+
+def flame_of(text: str) -> dict[str, Any]:
+    """The data of the flame graph in a page."""
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)
+    assert found is not None
+    loaded: dict[str, Any] = json.loads(found[1])
+    return loaded
+
+
+def test_two_times_are_compared(url: str) -> None:
+    """A time in UTC and a base draw what grew; the table tells the change."""
+    now = int(time.time())
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    plain = httpx.get(f"{url}/profiles/shop?at={at}").text
+    assert not flame_of(plain)["compares"]
+    page = httpx.get(f"{url}/profiles/shop?at={at}&base_at={now - 600}").text
+    assert flame_of(page)["compares"]
+    assert "Compared with shop" in page
+    change = httpx.get(f"{url}/download/shop?at={at}&base_at={now - 600}")
+    values = {
+        sample.locations[0].lines[0].function.name: sample.values[3]
+        for sample in parse(change.content).samples
+    }
+    assert values["remember"] > 0
+    assert values.get("steady", 0) == 0
+
+
+def test_a_release_is_shown_alone(url: str) -> None:
+    """Only the process of the new release is in its profile."""
+    names = [
+        sum(
+            sample.values[3]
+            for sample in parse(httpx.get(f"{url}/download/shop{q}").content).samples
+        )
+        for q in ("", "?release=v2", "?instance=shop-2")
+    ]
+    assert names[0] == names[1] + names[2]
+    assert httpx.get(f"{url}/profiles/shop?release=v9").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("view", "frames"),
+    [("callees", ["all", "main", "remember", "steady"]), ("callers", ["all", "main"])],
+)
+def test_a_function_is_looked_at(url: str, view: str, frames: list[str]) -> None:
+    """What a function calls and who calls it are drawn from that function on."""
+    page = httpx.get(f"{url}/profiles/shop?function=main&view={view}").text
+    assert sorted(frame["name"] for frame in flame_of(page)["frames"]) == frames
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["at=yesterday", "at=99999999999999", "label==", "kind=x&view=y", "function=%00<script>"],
+)
+def test_odd_questions(url: str, query: str) -> None:
+    """What an address asks for in vain gives the default or a sentence, and never an error."""
+    answer = httpx.get(f"{url}/profiles/shop?{query}")
+    assert answer.status_code in (200, 404)
+    assert "<script>" not in answer.text
 
 
 def test_other_names_and_sites_are_refused(url: str) -> None:

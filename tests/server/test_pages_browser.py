@@ -58,3 +58,25 @@ def test_accessible_and_within_the_screen(
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert errors == []
     page.close()
+
+
+def test_the_flame_graph_works_in_the_pages(
+    browser: Browser,
+    store: SqlStore,  # noqa: F811
+    url: str,  # noqa: F811
+) -> None:
+    """Under the strict policy a frame zooms; a finding's page marks its function; the live update
+    of the page leaves the graph as it is."""
+    (row,) = store.history.findings()
+    page = browser.new_page()
+    page.goto(f"{url}/profiles/shop")
+    page.locator('.frame[aria-label^="steady,"]').click()
+    page.locator('.frame[aria-label^="remember,"]').wait_for(state="detached")
+    page.goto(f"{url}/findings/{row.finding}")
+    assert page.locator(".frame.match").get_attribute("aria-label").startswith("remember,")  # type: ignore[union-attr]
+    page.locator('.frame[aria-label^="steady,"]').click()
+    page.locator('[data-part="head"]').evaluate("part => { part.firstElementChild.remove() }")
+    page.evaluate("last.fill(''); refresh()")
+    page.locator("h1").wait_for()
+    assert page.locator('.frame[aria-label^="remember,"]').count() == 0
+    page.close()

@@ -23,7 +23,7 @@ _QUIET_COMMENTS = ("#", "start_unix_ns=", "interval_bytes=", "pid=")
 def flame_page(source: FlameSource, options: FlameOptions) -> str:
     """Make the page. Raises ProfileError when base and profile do not fit or have no such type."""
     title = f"{source.name}, compared with {source.base_name}" if source.base else source.name
-    style, script = _asset("page.css") + _asset("graph.css"), _asset("graph.js")
+    style, script = _asset("page.css") + _asset("static/graph.css"), _asset("static/graph.js")
     parts = {
         "policy": _policy(style, script),
         "title": html.escape(title),

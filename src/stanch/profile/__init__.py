@@ -18,6 +18,7 @@ from stanch.profile.model import (
     ValueType,
     sample_index,
 )
+from stanch.profile.sandwich import callees, callers
 from stanch.profile.tags import TagFilter, TagTotals, tag_totals, tags_as_roots
 from stanch.profile.units import format_percentage, format_value, report_unit, scale_value
 
@@ -45,6 +46,8 @@ __all__ = [
     "apply_filters",
     "call_graph",
     "call_tree",
+    "callees",
+    "callers",
     "diff",
     "encode",
     "format_percentage",

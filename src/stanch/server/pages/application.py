@@ -1,7 +1,7 @@
 """The application: pages, ingest, health and metrics behind the gate."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,22 @@ from starlette.staticfiles import StaticFiles
 
 from stanch.collect.received import Receiver
 from stanch.detect import finding_facts, finding_title, size_text, time_text
-from stanch.profile import call_graph, call_tree, encode, format_value, sample_index
 from stanch.server.configuration import ServerConfiguration
 from stanch.server.ingest import BodyError, ingest_routes, read_body
 from stanch.server.ledger import finding_of
 from stanch.server.pages.charts import Mark, memory_chart, spark
+from stanch.server.pages.errors import NotFoundError
+from stanch.server.pages.explorer import Explorer, moment
+from stanch.server.pages.finding import FindingPage
 from stanch.server.pages.gate import COOKIE, Gate
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
-from stanch.store.history import HEAP, History, LifeRow, Selection, TimeRange
+from stanch.store.history import History, LifeRow, TimeRange
 from stanch.store.sqlstore import SqlStore
 
 RANGES = {"15m": 900, "1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
-_MOST_LINES = 200
 _MOST_FORM_BYTES = 4096
 _COOKIE_S = 7 * 86400
-
-
-class _NotFoundError(Exception):
-    """What a page is of is not known; the text says so and what to do."""
 
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -59,19 +56,21 @@ def make_application(
 ) -> Starlette:
     """The ASGI application. tokens: None when none is asked for."""
     pages = _Pages(store, configuration, tokens, wall)
+    explorer = Explorer(store.history, wall)
     routes: list[BaseRoute] = [
         Route("/", pages.route(pages.overview)),
         Route("/services/{service:path}", pages.route(pages.service)),
-        Route("/findings/{finding}", pages.route(pages.finding)),
-        Route("/profiles/{service:path}", pages.route(pages.profile)),
+        Route("/findings/{finding}", pages.route(FindingPage(store.history, _marks).page)),
+        Route("/profiles/{service:path}", pages.route(explorer.page)),
         Route("/deaths/{life}", pages.route(pages.death)),
         Route("/targets", pages.route(pages.targets)),
         Route("/settings", pages.route(pages.settings)),
         Route("/sign-in", pages.route(pages.sign_in), methods=["GET"]),
         Route("/sign-in", pages.signed_in, methods=["POST"]),
-        Route("/download/{service:path}", pages.download),
+        Route("/download/{service:path}", explorer.download),
         Route("/healthz", pages.healthz),
         Route("/readyz", pages.readyz),
+        Mount("/flame", StaticFiles(packages=[("stanch.flame", "static")])),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         *ingest_routes(receiver),
     ]
@@ -103,7 +102,8 @@ class _Pages:
         self._templates.filters |= {
             "size": size_text,
             "duration": time_text,
-            "moment": _moment,
+            "moment": moment,
+            "of": lambda number, name: f"{number:,} {name}{'' if number == 1 else 's'}",
             "ago": lambda unix_s: f"{time_text(max(0.0, wall() - unix_s))} ago",
         }
 
@@ -116,7 +116,7 @@ class _Pages:
             status = 200
             try:
                 name, values = page(request)
-            except _NotFoundError as error:
+            except NotFoundError as error:
                 status, name, values = 404, "error.html", {"title": "Not found", "text": str(error)}
             except StoreError as error:
                 status, name = 503, "error.html"
@@ -155,7 +155,7 @@ class _Pages:
         lives = self._history.lives(service, within)
         findings = self._history.findings(service)
         if not memory and not findings and service not in self._history.service_names():
-            raise _NotFoundError(f"Nothing was ever heard of a service called {service}.")
+            raise NotFoundError(f"Nothing was ever heard of a service called {service}.")
         chart = memory_chart(memory, within, _marks(lives, within), f"memory of {service}")
         values = {
             "service": service,
@@ -168,58 +168,11 @@ class _Pages:
         }
         return "service.html", values
 
-    def finding(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """One finding, with what it says and why."""
-        row = self._history.finding(request.path_params["finding"])
-        if row is None:
-            raise _NotFoundError(
-                "There is no finding of this name; it may be older than what is kept."
-            )
-        finding = finding_of(row)
-        within = TimeRange(row.first_unix_s - 900, row.last_unix_s + 60)
-        memory = self._history.memory(row.service, within)
-        lives = self._history.lives(row.service, within)
-        values = {
-            "row": row,
-            "one": finding,
-            "title": finding_title(finding),
-            "facts": finding_facts(finding),
-            "chart": Markup(
-                memory_chart(memory, within, _marks(lives, within), f"memory of {row.service}")
-            ),
-            "at": int(row.last_unix_s),
-        }
-        return "finding.html", values
-
-    def profile(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """What holds the memory of a service at a time, by function."""
-        selection = self._selection(request)
-        profile = self._history.profile(selection)
-        if profile is None:
-            raise _NotFoundError(
-                f"There is no profile of {selection.service} at {_moment(selection.at_unix_s)}."
-            )
-        index = sample_index(profile, "")
-        unit = profile.sample_types[index].unit
-        graph = call_graph(call_tree(profile, (index,)))
-        total = sum(sample.values[index] for sample in profile.samples)
-        lines = [
-            (node.frame, node.flat, node.cum, node.cum / total if total else 0.0)
-            for node in graph.nodes[:_MOST_LINES]
-        ]
-        values = {
-            "selection": selection,
-            "lines": lines,
-            "total": total,
-            "value": lambda number: format_value(number, unit),
-        }
-        return "profile.html", values
-
     def death(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The evidence of a death."""
         autopsy = self._history.autopsy(request.path_params["life"])
         if autopsy is None:
-            raise _NotFoundError(
+            raise NotFoundError(
                 "There is no record of this life; it may be older than what is kept."
             )
         life = autopsy.life
@@ -260,16 +213,6 @@ class _Pages:
         )
         return answer
 
-    async def download(self, request: Request) -> Response:
-        """The heap of a selection as pprof."""
-        selection = self._selection(request)
-        profile = await run_in_threadpool(self._history.profile, selection)
-        if profile is None:
-            return PlainTextResponse("there is no such profile\n", 404)
-        data = await run_in_threadpool(encode, profile)
-        headers = {"content-disposition": 'attachment; filename="heap.pb.gz"'}
-        return Response(data, media_type="application/octet-stream", headers=headers)
-
     async def healthz(self, request: Request) -> Response:
         """The process answers."""
         return JSONResponse({"status": "ok"})
@@ -288,13 +231,8 @@ class _Pages:
         now_s = self._wall()
         return TimeRange(now_s - RANGES[chosen], now_s), chosen
 
-    def _selection(self, request: Request) -> Selection:
-        at = request.query_params.get("at", "")
-        at_s = float(at) if at.isascii() and at.isdigit() and len(at) < 12 else self._wall()
-        return Selection(request.path_params["service"], at_s, kind=HEAP)
 
-
-def _marks(lives: "tuple[LifeRow, ...] | list[LifeRow]", within: TimeRange) -> list[Mark]:
+def _marks(lives: Sequence[LifeRow], within: TimeRange) -> list[Mark]:
     """Deaths and restarts, and the first life of each release."""
     marks = []
     releases: set[str] = set()
@@ -309,7 +247,3 @@ def _marks(lives: "tuple[LifeRow, ...] | list[LifeRow]", within: TimeRange) -> l
         elif life.end == "restarted":
             marks.append(Mark(life.end_unix_s, "restart", f"{life.instance} restarted"))
     return marks
-
-
-def _moment(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))

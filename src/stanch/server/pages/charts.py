@@ -13,10 +13,10 @@ import numpy as np
 
 from stanch.detect import size_text
 from stanch.store.history import MemorySeries, TimeRange
-from stanch.store.series import Floats
+from stanch.store.series import Births, Floats
 
 SPARK_WIDTH, SPARK_HEIGHT = 160, 36
-WIDTH, HEIGHT = 960, 260
+WIDTH, HEIGHT, LOW = 960, 260, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 26
 _COLOURS = 8
 _Scale: TypeAlias = Callable[[Floats], Floats]
@@ -30,6 +30,17 @@ class Mark:
     unix_s: float
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Where memory is heading: from a point to its limit, between two times."""
+
+    unix_s: float
+    memory_bytes: float
+    limit_bytes: float
+    soonest_unix_s: float
+    latest_unix_s: float
 
 
 def spark(unix_s: Floats, share: Floats, label: str) -> str:
@@ -50,9 +61,13 @@ def spark(unix_s: Floats, share: Floats, label: str) -> str:
 
 
 def memory_chart(
-    lives: Sequence[MemorySeries], within: TimeRange, marks: Iterable[Mark], label: str
+    lives: Sequence[MemorySeries],
+    within: TimeRange,
+    marks: Iterable[Mark],
+    label: str,
+    forecast: Forecast | None = None,
 ) -> str:
-    """Memory of all lives with limits and marks over a range."""
+    """Memory of all lives with limits, marks and a forecast over a range."""
     tops = [_largest(one.memory_bytes) for one in lives] + [
         _largest(one.limit_bytes) for one in lives
     ]
@@ -72,6 +87,13 @@ def memory_chart(
         parts.append(
             f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
+    if forecast is not None:
+        xs = across(np.array([forecast.unix_s, forecast.soonest_unix_s, forecast.latest_unix_s]))
+        ys = up(np.array([forecast.memory_bytes, forecast.limit_bytes, forecast.limit_bytes]))
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+        parts.append(
+            f'<polygon class="forecast" points="{points}"><title>forecast</title></polygon>'
+        )
     for one in lives:
         colour = colours[one.life.instance] % _COLOURS
         path = _path(across(one.unix_s), up(one.memory_bytes))
@@ -87,6 +109,39 @@ def memory_chart(
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         f' aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def births_chart(births: Births, label: str) -> str:
+    """Bytes by time of birth: what was alive once settled, and what of it is alive now."""
+    live = np.nan_to_num(births.live_bytes.sum(axis=0))
+    settled = np.nan_to_num(births.settled_bytes.sum(axis=0))
+    top = max(_largest(live), _largest(settled)) * 1.06 or 1.0
+    first, last = float(births.edges_s[0]), float(births.edges_s[-1])
+    within = TimeRange(first, max(last, first + 1))
+
+    def across(age_s: Floats) -> Floats:
+        span = within.until_unix_s - within.since_unix_s
+        return _LEFT + (age_s - within.since_unix_s) / span * (WIDTH - _LEFT - _RIGHT)
+
+    def up(size_bytes: Floats) -> Floats:
+        return _TOP + (1 - size_bytes / top) * (LOW - _TOP - _BOTTOM)
+
+    floor = LOW - _BOTTOM
+    parts = [_grid(top, up)]
+    edges = across(births.edges_s)
+    for band, (now, then) in enumerate(zip(up(live), up(settled), strict=True)):
+        left, width = float(edges[band]), max(float(edges[band + 1] - edges[band]) - 1, 0.5)
+        for name, y in (("settled", float(then)), ("alive", float(now))):
+            parts.append(
+                f'<rect class="{name}" x="{left:.1f}" y="{y:.1f}" width="{width:.1f}"'
+                f' height="{max(floor - y, 0):.1f}"/>'
+            )
+    for text, x, anchor in (("the start", _LEFT, ""), ("now", WIDTH - _RIGHT, " end")):
+        parts.append(f'<text class="tick{anchor}" x="{x}" y="{LOW - 8}">{text}</text>')
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {LOW}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
 

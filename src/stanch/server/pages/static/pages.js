@@ -1,21 +1,29 @@
 "use strict";
-// Live update without reload: the main part is fetched again and put in place when it has changed,
-// unless somebody works in it just now.
+// Live update without reload: the main part is fetched again, and what has changed of it is put in
+// place, unless somebody works in it just now. A page with parts that must stay names those that
+// may change by data-part.
 
 const main = document.getElementById("main");
 const everyMs = Number(main.dataset.live) * 1000;
-let last = main.innerHTML;
+const partsOf = (whole) => {
+  const parts = [...whole.querySelectorAll("[data-part]")];
+  return parts.length ? parts : [whole];
+};
+const shown = partsOf(main);
+const last = shown.map((part) => part.innerHTML);
 
 async function refresh() {
-  if (document.hidden || main.contains(document.activeElement)) return;
-  if (String(getSelection())) return;
+  if (document.hidden || String(getSelection())) return;
   const answer = await fetch(location.href, { headers: { accept: "text/html" } });
   if (!answer.ok || answer.redirected) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const content = fresh.getElementById("main").innerHTML;
-  if (content === last) return;
-  last = content;
-  main.innerHTML = content;
+  partsOf(fresh.getElementById("main")).forEach((part, index) => {
+    const content = part.innerHTML;
+    if (!shown[index] || content === last[index]) return;
+    if (shown[index].contains(document.activeElement)) return;
+    last[index] = content;
+    shown[index].innerHTML = content;
+  });
 }
 
 if (everyMs > 0) setInterval(() => refresh().catch(() => {}), everyMs);

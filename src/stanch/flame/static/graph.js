@@ -393,6 +393,7 @@ graph.addEventListener("mouseleave", hideTooltip);
 graph.addEventListener("focusout", hideTooltip);
 graph.addEventListener("keydown", onFrameKey);
 document.addEventListener("keydown", onPageKey);
+if (searchBox.value) state.query = expressionFor(searchBox.value);
 searchBox.addEventListener("input", () => setQuery(searchBox.value));
 byId("reset").addEventListener("click", () => zoomTo(root));
 new ResizeObserver(draw).observe(document.body);

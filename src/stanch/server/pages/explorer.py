@@ -1,0 +1,216 @@
+"""The profile explorer: what holds the memory of a service, drawn and as a table.
+
+What is shown follows from the address alone, so every view has a link that can be sent: which
+service, time, instance, release, label and kind, what it is compared with, and, for a function,
+what it calls or who calls it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
+from stanch.profile import (
+    Profile,
+    ProfileError,
+    call_graph,
+    call_tree,
+    callees,
+    callers,
+    diff,
+    encode,
+    format_value,
+    sample_index,
+)
+from stanch.server.pages.errors import NotFoundError
+from stanch.store.errors import StoreError
+from stanch.store.history import HEAP, History, Selection, TimeRange
+
+KINDS = {HEAP: "Live heap", "goroutine": "Goroutines", "thread": "Threads", "task": "Tasks"}
+VIEWS = {"": "all", "callees": "what it calls", "callers": "who calls it"}
+_MOST_LINES = 100
+_MOST_TEXT = 300
+_NODE_FRACTION = 0.001
+_DAY_S = 86400.0
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an address asks for, as text; "" where it says nothing."""
+
+    service: str
+    at: str = ""
+    instance: str = ""
+    release: str = ""
+    label: str = ""
+    kind: str = HEAP
+    base: str = ""
+    base_at: str = ""
+    base_release: str = ""
+    function: str = ""
+    view: str = ""
+
+    @classmethod
+    def of(cls, service: str, query: Mapping[str, str]) -> "Asked":
+        """What a query says; unknown kinds and views are the default's."""
+        names = [name for name in cls.__dataclass_fields__ if name != "service"]
+        given = {name: query[name][:_MOST_TEXT] for name in names if query.get(name)}
+        if given.get("kind") not in KINDS:
+            given.pop("kind", None)
+        if given.get("view") not in VIEWS:
+            given.pop("view", None)
+        return cls(service, **given)
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is something to compare with."""
+        return bool(self.base or self.base_at or self.base_release)
+
+    def link(self, **changes: str) -> str:
+        """The query of this view with some of it changed."""
+        names = [name for name in self.__dataclass_fields__ if name != "service"]
+        values = {name: changes.get(name, getattr(self, name)) for name in names}
+        if values["kind"] == HEAP:
+            del values["kind"]
+        return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+class Explorer:
+    """The page of a profile and its download."""
+
+    def __init__(self, history: History, wall: Callable[[], float]) -> None:
+        self._history = history
+        self._wall = wall
+
+    def page(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """What is held, drawn and by function."""
+        asked = Asked.of(request.path_params["service"], request.query_params)
+        new, base = self._profiles(asked)
+        shown = {"callees": callees, "callers": callers}.get(asked.view)
+        if shown is not None and asked.function:
+            new = shown(new, asked.function)
+            base = shown(base, asked.function) if base is not None else None
+        at_s = seconds_of(asked.at, self._wall())
+        source = FlameSource(asked.service, new, asked.base or asked.service, base)
+        search = "" if asked.view else quoted(asked.function)
+        options = FlameOptions(node_fraction=_NODE_FRACTION)
+        within = TimeRange(at_s - _HOUR_S, at_s + 1)
+        return "profile.html", {
+            "asked": asked,
+            "title": KINDS[asked.kind],
+            "at_s": at_s,
+            "base_s": seconds_of(asked.base_at, at_s),
+            "flame": Markup(flame_graph(flame_json(source, options), search)),
+            "table": _table(new, base),
+            "kinds": KINDS,
+            "views": VIEWS,
+            "services": self._history.service_names(),
+            "releases": self._history.releases(asked.service, TimeRange(at_s - _DAY_S, at_s + 1)),
+            "labels": self._history.labels(asked.service, within, 50),
+            "input_time": input_time,
+        }
+
+    async def download(self, request: Request) -> Response:
+        """The same as a pprof profile; of a comparison, the difference."""
+        asked = Asked.of(request.path_params["service"], request.query_params)
+
+        def data() -> bytes:
+            new, base = self._profiles(asked)
+            return encode(diff(base, new) if base is not None else new)
+
+        try:
+            body = await run_in_threadpool(data)
+        except NotFoundError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        except StoreError as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        headers = {"content-disposition": f'attachment; filename="{asked.kind}.pb.gz"'}
+        return Response(body, media_type="application/octet-stream", headers=headers)
+
+    def _profiles(self, asked: Asked) -> tuple[Profile, Profile | None]:
+        """The profile asked for and its base. Raises NotFoundError."""
+        at_s = seconds_of(asked.at, self._wall())
+        key, _, value = asked.label.partition("=")
+        labels = {key: value} if key and value else {}
+        instances = (asked.instance,) if asked.instance else ()
+        new = self._found(
+            Selection(asked.service, at_s, instances, asked.release, labels, asked.kind)
+        )
+        if not asked.compares:
+            return new, None
+        base_s = seconds_of(asked.base_at, at_s)
+        same = not asked.base or asked.base == asked.service
+        base = Selection(
+            asked.base or asked.service,
+            base_s,
+            instances if same else (),
+            asked.base_release,
+            labels,
+            asked.kind,
+        )
+        return new, self._found(base)
+
+    def _found(self, selection: Selection) -> Profile:
+        profile = self._history.profile(selection)
+        if profile is None:
+            raise NotFoundError(
+                f"There is no {KINDS[selection.kind].lower()} of {selection.service} from the five"
+                f" minutes before {moment(selection.at_unix_s)} that fits."
+            )
+        return profile
+
+
+def _table(new: Profile, base: Profile | None) -> list[dict[str, Any]]:
+    """The largest functions: texts of flat, cum and share; with a base, how they changed."""
+    try:
+        index = sample_index(new, "")
+        shown = diff(base, new) if base is not None else new
+    except ProfileError as error:
+        raise NotFoundError(f"These two cannot be compared: {error}.") from error
+    unit = new.sample_types[index].unit
+    total = sum(abs(sample.values[index]) for sample in new.samples)
+    graph = call_graph(call_tree(shown, (index,)))
+    return [
+        {
+            "name": node.frame.name,
+            "flat": format_value(node.flat, unit),
+            "cum": format_value(node.cum, unit),
+            "share": f"{100 * node.flat / total:.1f} %" if total else "-",
+        }
+        for node in graph.nodes[:_MOST_LINES]
+    ]
+
+
+def quoted(text: str) -> str:
+    """A regular expression of the page's script that finds this text alone."""
+    special = r"\.*+?^${}()|[]"
+    return "".join(f"\\{letter}" if letter in special else letter for letter in text)
+
+
+def seconds_of(text: str, default_s: float) -> float:
+    """Unix seconds of digits or of a time in UTC such as 2026-03-01T12:30; else the default."""
+    if text.isascii() and text.isdigit() and len(text) < 12:
+        return float(text)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return default_s
+
+
+def input_time(unix_s: float) -> str:
+    """A time as browsers' fields for times have it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
+
+
+def moment(unix_s: float) -> str:
+    """A time for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_s))

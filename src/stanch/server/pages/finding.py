@@ -1,0 +1,141 @@
+"""The page of a finding: what it says, how it grew, what keeps it and what to do now."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from starlette.requests import Request
+
+from stanch.detect import Finding, finding_facts, finding_title
+from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
+from stanch.server.ledger import finding_of
+from stanch.server.pages.charts import Forecast, Mark, births_chart, memory_chart
+from stanch.server.pages.errors import NotFoundError
+from stanch.server.pages.explorer import quoted
+from stanch.store.history import (
+    FindingRow,
+    History,
+    LifeRow,
+    MemorySeries,
+    Selection,
+    TimeRange,
+)
+
+_BEFORE_S = 900.0
+_MOST_AHEAD = 0.5
+_NODE_FRACTION = 0.002
+
+
+class FindingPage:
+    """Reads what a finding is about from the history."""
+
+    def __init__(
+        self, history: History, marks: Callable[[Sequence[LifeRow], TimeRange], list[Mark]]
+    ) -> None:
+        self._history = history
+        self._marks = marks
+
+    def page(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """One finding."""
+        row = self._history.finding(request.path_params["finding"])
+        if row is None:
+            raise NotFoundError(
+                "There is no finding of this name; it may be older than what is kept."
+            )
+        finding = finding_of(row)
+        seen = TimeRange(row.first_unix_s - _BEFORE_S, row.last_unix_s + 60)
+        memory = self._history.memory(row.service, seen)
+        lives = self._history.lives(row.service, seen)
+        forecast = _forecast(finding, row, memory)
+        until_s = seen.until_unix_s
+        if forecast is not None:
+            ahead_s = (until_s - seen.since_unix_s) * _MOST_AHEAD
+            until_s = min(max(until_s, forecast.latest_unix_s), until_s + ahead_s)
+        within = TimeRange(seen.since_unix_s, until_s)
+        chart = memory_chart(
+            memory, within, self._marks(lives, within), f"memory of {row.service}", forecast
+        )
+        life = _life_of(finding, row, lives)
+        return "finding.html", {
+            "row": row,
+            "one": finding,
+            "title": finding_title(finding),
+            "facts": finding_facts(finding),
+            "chart": Markup(chart),
+            "has_forecast": forecast is not None,
+            "names": sorted({one.life.instance for one in memory}),
+            "at": int(row.last_unix_s) + 1,
+            "births": self._births(finding, life),
+            "flame": self._growth(finding, row, life),
+            "life": life,
+            "paths": _paths(row.retention),
+        }
+
+    def _births(self, finding: Finding, life: LifeRow | None) -> Markup | None:
+        if life is None or not finding.function:
+            return None
+        births = self._history.births(life.life, finding.function, finding.file)
+        if births is None or not births.live_bytes.any():
+            return None
+        return Markup(births_chart(births, f"bytes of {finding.function} by time of birth"))
+
+    def _growth(self, finding: Finding, row: FindingRow, life: LifeRow | None) -> Markup | None:
+        """The flame graph of what one life has come to hold."""
+        if life is None:
+            return None
+        until_s = min(row.last_unix_s, life.end_unix_s) + 1
+        took = self._history.profiles(
+            row.service, TimeRange(life.start_unix_s, until_s), life.instance
+        )
+        taken = [one.unix_s for one in took if one.life == life.life and one.kind == "heap"]
+        if not taken:
+            return None
+        new = self._history.profile(Selection(row.service, max(taken), (life.instance,)))
+        base = self._history.profile(Selection(row.service, min(taken), (life.instance,)))
+        if new is None:
+            return None
+        source = FlameSource(life.instance, new, "its start", base)
+        options = FlameOptions(node_fraction=_NODE_FRACTION)
+        return Markup(flame_graph(flame_json(source, options), quoted(finding.function)))
+
+
+def _life_of(finding: Finding, row: FindingRow, lives: Iterable[LifeRow]) -> LifeRow | None:
+    """The life that shows the finding best: of its instances, the first to die or the longest."""
+    shown = [
+        life
+        for life in lives
+        if life.instance in finding.instances and life.start_unix_s < row.last_unix_s
+    ]
+    newest_s = max((life.end_unix_s for life in shown), default=0.0)
+    return max(
+        (life for life in shown if life.end_unix_s > newest_s - 120),
+        key=lambda life: (life.instance == finding.first_to_die, -life.start_unix_s),
+        default=None,
+    )
+
+
+def _forecast(finding: Finding, row: FindingRow, memory: Sequence[MemorySeries]) -> Forecast | None:
+    """The way of the first to die to its limit."""
+    if finding.seconds_to_death is None or row.status != "firing":
+        return None
+    dying = [one for one in memory if one.life.instance == finding.first_to_die]
+    if not dying:
+        return None
+    last = max(dying, key=lambda one: float(one.unix_s[-1]))
+    limit_bytes, memory_bytes = float(last.limit_bytes[-1]), float(last.memory_bytes[-1])
+    if not (limit_bytes > 0 and memory_bytes > 0):
+        return None
+    soonest_s, _, latest_s = finding.seconds_to_death
+    now_s = row.last_unix_s
+    return Forecast(now_s, memory_bytes, limit_bytes, now_s + soonest_s, now_s + latest_s)
+
+
+def _paths(retention: Any) -> list[dict[str, Any]]:
+    """The references of the heaviest path to the root, each with its type and bytes."""
+    steps: list[dict[str, Any]] = []
+    branches = (retention or {}).get("paths", [])
+    while branches:
+        heaviest = max(branches, key=lambda branch: branch["bytes"])
+        steps.append(heaviest)
+        branches = heaviest.get("holds", [])
+    return steps
