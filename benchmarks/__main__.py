@@ -14,6 +14,7 @@ BENCHMARKS = (
     ("profile_codec",),
     ("memory_account",),
     ("label_profiles",),
+    ("label_cost",),
     ("native_cost",),
     ("retention",),
 )

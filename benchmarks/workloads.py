@@ -65,8 +65,11 @@ def object_churn() -> Callable[[], None]:
     return work
 
 
-def flask_requests() -> Callable[[], None]:
-    """Return a round of nine requests, rendered and JSON, through Flask's test client."""
+def flask_requests(wrap: Callable[[Any], Any] = lambda wsgi: wsgi) -> Callable[[], None]:
+    """Return a round of nine requests, rendered and JSON, through Flask's test client.
+
+    wrap: gives what is called instead of the WSGI application.
+    """
     from flask import Flask, jsonify, render_template_string, request
 
     app = Flask(__name__)
@@ -85,6 +88,7 @@ def flask_requests() -> Callable[[], None]:
         body = request.get_json(silent=True) or {}
         return jsonify(n=n, items=[dict(d, q=n) for d in items[:20]], got=len(body))
 
+    app.wsgi_app = wrap(app.wsgi_app)  # type: ignore[method-assign]
     client = app.test_client()
 
     def work() -> None:
