@@ -48,7 +48,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_all_keys_are_read(tmp_path: Path) -> None:
     """Policies and back ends come out as written."""
-    (shop, docker), (unit, systemd) = read_policies(written(tmp_path, WHOLE), worker)
+    (shop, docker), (unit, systemd) = read_policies(written(tmp_path, WHOLE), {"worker": worker})
     assert shop == RecyclePolicy(
         "shop*", 180.0, 0.7, 2, 0.75, 0.0, 30, 20.0, 2.0, 90.0, 240.0, dry_run=False
     )
@@ -63,7 +63,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
 def test_a_dry_run_is_one_for_all(tmp_path: Path) -> None:
     """The command line decides it."""
     text = "[[service]]\nservice='*'\nbackend='worker'"
-    ((policy, backend),) = read_policies(written(tmp_path, text), worker, dry_run=True)
+    ((policy, backend),) = read_policies(written(tmp_path, text), {"worker": worker}, dry_run=True)
     assert policy.dry_run
     assert backend == worker()
 
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, says: str) -> 
     """It names the file, the key and what is expected."""
     path = written(tmp_path, text)
     with pytest.raises(ConfigurationError) as error:
-        read_policies(path, worker)
+        read_policies(path, {"worker": worker})
     assert str(error.value).startswith(str(path))
     assert says in str(error.value)
 
@@ -101,7 +101,7 @@ def test_a_file_beyond_the_bound_is_refused_whole(tmp_path: Path) -> None:
     table = "[[service]]\nservice = 'a'\nbackend = 'worker'\n"
     path = written(tmp_path, table + "# filler\n" * (1 << 17))
     with pytest.raises(ConfigurationError, match="larger than 1 MiB"):
-        read_policies(path, worker)
+        read_policies(path, {"worker": worker})
 
 
 def test_every_key_is_documented() -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 nothing was confirmed, 1 something was, 2 wrong use or no target e
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,13 +15,16 @@ from stanch.cli.errors import CliError
 
 if TYPE_CHECKING:
     from stanch.collect import TargetSource
+    from stanch.recycle.backends import Backend
     from stanch.server.alarming import Alarming
     from stanch.server.chronicle import Chronicle
+    from stanch.server.cluster import ClusterWatch
     from stanch.server.recycling import Recycling
     from stanch.server.watch import Watcher, WatchState
 
 _EPILOG = """\
-A target is http[s]://HOST:PORT, unix:PATH, or a file with one target per line:
+A target is http[s]://HOST:PORT, unix:PATH, kubernetes:[NAMESPACE] (kubernetes:* for all; pods that
+are annotated, see docs/kubernetes.md), or a file with one target per line:
   https://10.0.0.1:6060  service=shop  limit=1GiB  token_file=/run/stanch/token  ca=/etc/ca.pem
 The file is read again when it changes. Exit codes: 0 nothing confirmed, 1 a leak is confirmed,
 2 wrong use, or no target ever answered. The lines of --json are described in docs/detection.md.
@@ -90,6 +94,18 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="recycle what will die of a leak, by this file; see docs/recycling.md",
     )
     parser.add_argument(
+        "--kubeconfig",
+        metavar="FILE",
+        type=Path,
+        help="how to reach the cluster of kubernetes: targets, where this is no pod of it",
+    )
+    parser.add_argument(
+        "--lease",
+        metavar="[NAMESPACE/]NAME",
+        default="",
+        help="of several servers one leads, by this Lease; the others look on",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="with --recycle: only say what would be done"
     )
     parser.set_defaults(run=run)
@@ -103,24 +119,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise CliError(
             f"watch needs the package {error.name}; pip install 'stanch[cli]'", 2
         ) from error
-    source = _source(arguments)
     every_s = _duration("--every", arguments.every)
     for_s = _duration("--for", arguments.duration) if arguments.duration else None
     output = _output(json=arguments.json)
     confirmed: set[tuple[str, bool, str, str]] = set()
     last = None
     with contextlib.ExitStack() as ending:
+        source, cluster = _source(arguments, ending)
         chronicle = _chronicle(arguments, ending)
         witness = chronicle.witness if chronicle is not None else None
         watcher = ending.enter_context(Watcher(source, every_s, witness=witness))
-        recycling = _recycling(arguments, source, chronicle, ending)
+        recycling = _recycling(arguments, source, chronicle, cluster, ending)
         alarming = _alarming(arguments, watcher, recycling, ending)
         output.start(len(source.targets()), every_s)
         try:
             for state in watcher.run(for_s):
-                last = state if chronicle is None else chronicle.take(state)
+                last = state if cluster is None else cluster.take(state, chronicle)
+                last = last if chronicle is None else chronicle.take(last)
                 last = last if recycling is None else _recycled(recycling, last)
-                last = last if alarming is None else _alarmed(alarming, recycling, last)
+                if alarming is not None and (cluster is None or cluster.may_tell):
+                    last = _alarmed(alarming, recycling, last)
                 confirmed |= {finding.key for finding in state.confirmed}
                 output.show(last)
         except KeyboardInterrupt:
@@ -153,6 +171,7 @@ def _recycling(
     arguments: argparse.Namespace,
     source: "TargetSource",
     chronicle: "Chronicle | None",
+    cluster: "ClusterWatch | None",
     ending: contextlib.ExitStack,
 ) -> "Recycling | None":
     if arguments.recycle is None or chronicle is None:
@@ -160,15 +179,23 @@ def _recycling(
     from stanch.collect.configuration import ConfigurationError
     from stanch.journal import JournalError, default_directory
     from stanch.recycle.configuration import read_policies
-    from stanch.server.recycling import Recycling, TargetClients, worker_backend
+    from stanch.server.recycling import Recycling, TargetClients, always, never, worker_backend
 
     clients = TargetClients(source)
     try:
-        policies = read_policies(
-            arguments.recycle, lambda: worker_backend(clients), dry_run=arguments.dry_run
-        )
+        makers: dict[str, Callable[[], Backend]] = {"worker": lambda: worker_backend(clients)}
+        if cluster is not None:
+            makers["kubernetes"] = cluster.eviction_backend
+        policies = read_policies(arguments.recycle, makers, dry_run=arguments.dry_run)
         directory = arguments.data or default_directory()
-        recycling = Recycling(directory, policies, clients, chronicle)
+        recycling = Recycling(
+            directory,
+            policies,
+            clients,
+            chronicle,
+            may_act=cluster.may_act if cluster is not None else always,
+            is_leaving=cluster.is_leaving if cluster is not None else never,
+        )
     except (ConfigurationError, JournalError) as error:
         raise CliError(str(error), 2) from error
     return ending.enter_context(recycling)
@@ -221,8 +248,11 @@ def _alarmed(
     return state.troubled(f"alarms: {trouble}")
 
 
-def _source(arguments: argparse.Namespace) -> "TargetSource":
+def _source(
+    arguments: argparse.Namespace, ending: contextlib.ExitStack
+) -> "tuple[TargetSource, ClusterWatch | None]":
     from stanch.collect import TargetDefaults, TargetError, find_targets
+    from stanch.collect.discovery import JoinedTargets
     from stanch.collect.sizes import parse_size
 
     try:
@@ -234,10 +264,29 @@ def _source(arguments: argparse.Namespace) -> "TargetSource":
         )
     except ValueError as error:
         raise CliError(f"--limit: {error}", 2) from error
+    prefix = "kubernetes:"
+    namespaces = tuple(
+        text.removeprefix(prefix) for text in arguments.targets if text.startswith(prefix)
+    )
+    others = [text for text in arguments.targets if not text.startswith(prefix)]
     try:
-        return find_targets(arguments.targets, defaults)
+        source = find_targets(others, defaults)
     except TargetError as error:
         raise CliError(str(error), 2) from error
+    if not namespaces:
+        if arguments.lease or arguments.kubeconfig:
+            raise CliError("--lease and --kubeconfig need a target such as kubernetes:shop", 2)
+        return source, None
+    from stanch.kube import ClusterError, find_cluster
+    from stanch.server.cluster import ClusterWatch
+
+    try:
+        found = find_cluster(arguments.kubeconfig)
+        cluster = ClusterWatch(found, namespaces, defaults, arguments.lease)
+    except ClusterError as error:
+        raise CliError(str(error), 2) from error
+    ending.enter_context(cluster)
+    return JoinedTargets((source, cluster.source)), cluster
 
 
 def _duration(option: str, text: str) -> float:

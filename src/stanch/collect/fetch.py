@@ -61,7 +61,9 @@ class Connection:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream("GET", path, headers=headers) as response,
+                self._client.stream(
+                    "GET", path, headers=headers, extensions=tls_extensions(self._target)
+                ) as response,
             ):
                 await _check_status(response)
                 _check_encoding(response)
@@ -104,6 +106,11 @@ def _tls_context(target: Target) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=target.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise FetchError(f"cannot use the CA file {target.ca_file}: {_reason(error)}") from error
+
+
+def tls_extensions(target: Target) -> dict[str, str]:
+    """What a request carries so that the certificate is verified for the target's `tls_name`."""
+    return {"sni_hostname": target.tls_name} if target.tls_name else {}
 
 
 async def _check_status(response: httpx.Response) -> None:

@@ -18,7 +18,7 @@ from stanch.collect.errors import TargetError
 from stanch.collect.sizes import parse_size
 
 _EXPECTED = "expected http://HOST:PORT, https://HOST:PORT, unix:PATH or a file of targets"
-_OPTIONS = ("service", "instance", "limit", "token_file", "ca")
+_OPTIONS = ("service", "instance", "limit", "token_file", "ca", "tls_name")
 _MAX_FILE_BYTES = 1024 * 1024
 _MAX_TARGETS = 1000
 
@@ -29,7 +29,8 @@ class Target:
 
     base_url: scheme, host and prefix, without a slash at the end; for a unix socket the host is
     "localhost". unix_path: the socket, or None. service: "" when the target is to tell it.
-    limit_bytes: the user's word on the memory limit, which goes before the target's.
+    limit_bytes: the user's word on the memory limit, which goes before the target's. tls_name: the
+    name that its certificate must be for, where that is not its address.
     """
 
     base_url: str
@@ -39,6 +40,7 @@ class Target:
     limit_bytes: int | None = None
     token_file: str | None = None
     ca_file: str | None = None
+    tls_name: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -144,6 +146,8 @@ def _with_option(target: Target, option: str) -> Target:
             return replace(target, token_file=value)
         case "ca":
             return replace(target, ca_file=value)
+        case "tls_name":
+            return replace(target, tls_name=value)
     try:
         return replace(target, limit_bytes=parse_size(value))
     except ValueError as error:

@@ -56,6 +56,15 @@ def death_by_number(transaction: Transaction, number: int) -> Death | None:
     return death_from_json(row["body"]) if row is not None else None
 
 
+def has_container(transaction: Transaction, service: str, instance: str, container: str) -> bool:
+    """Whether the end of a container is among the newest that are written down of its instance."""
+    rows = transaction.execute(
+        "SELECT body FROM deaths WHERE service = ? AND instance = ? ORDER BY id DESC LIMIT 200",
+        (service, instance),
+    )
+    return any(death_from_json(row["body"]).container == container for row in rows)
+
+
 def profile_of(transaction: Transaction, number: int) -> bytes | None:
     """Return the last heap profile of the dead; None when there is none any more."""
     row = transaction.execute("SELECT profile FROM deaths WHERE id = ?", (number,)).fetchone()
@@ -63,18 +72,33 @@ def profile_of(transaction: Transaction, number: int) -> bytes | None:
 
 
 def _same(transaction: Transaction, death: Death) -> tuple[int | None, Death | None]:
+    of_instance = (death.service, death.instance)
     rows = transaction.execute(
         "SELECT id, body FROM deaths WHERE service = ? AND instance = ?"
-        " AND (key = ? OR abs(died_unix - ?) < ?) ORDER BY died_unix DESC LIMIT 8",
-        (death.service, death.instance, death.key, death.died_unix, SAME_DEATH_S),
+        " AND (key = ? OR abs(died_unix - ?) < ?) ORDER BY abs(died_unix - ?) LIMIT 32",
+        (*of_instance, death.key, death.died_unix, SAME_DEATH_S, death.died_unix),
     )
     for row in rows:
         known = death_from_json(row["body"])
+        if known.container and death.container:
+            if known.container == death.container:
+                return row["id"], known
+            continue
+        if _is_later_life(death, known):
+            continue
         either = set(known.pids) | set(death.pids)
         both = set(known.pids) & set(death.pids)
         if known.key == death.key or both or len(either) in (len(known.pids), len(death.pids)):
             return row["id"], known
     return None, None
+
+
+def _is_later_life(death: Death, known: Death) -> bool:
+    """Whether what died had begun only after the known one was dead: a pid alone tells no two
+    lives of a container apart, in which it is 1 each time."""
+    if death.key == known.key or death.uptime_s is None or death.container:
+        return False
+    return death.died_unix - death.uptime_s > known.died_unix
 
 
 def _forget_oldest(transaction: Transaction) -> None:

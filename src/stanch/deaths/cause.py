@@ -19,6 +19,7 @@ class Evidence:
     parent waits for: the exit code, or minus the signal's number. clean: the process's own live
     table says that it ended in good order. near_limit: its memory was at its limit when it was
     last seen. recycled: why it was taken out. deployed: from which version to which.
+    evicted: why its node put it out, in the kubelet's words.
     """
 
     oom_killed: bool | None = None
@@ -27,6 +28,7 @@ class Evidence:
     near_limit: bool | None = None
     recycled: str = ""
     deployed: str = ""
+    evicted: str = ""
 
     def __or__(self, other: "Evidence") -> "Evidence":
         """What both know; this one's word goes first."""
@@ -37,6 +39,7 @@ class Evidence:
             near_limit=self.near_limit if self.near_limit is not None else other.near_limit,
             recycled=self.recycled or other.recycled,
             deployed=self.deployed or other.deployed,
+            evicted=self.evicted or other.evicted,
         )
 
 
@@ -48,6 +51,10 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str, bool]:
         return "recycle", f"recycled: {evidence.recycled}", True
     if evidence.deployed:
         return "deploy", f"replaced by a deployment: {evidence.deployed}", True
+    if evidence.evicted:
+        # A node that runs out of memory puts pods out before its kernel kills.
+        cause: Cause = "oom" if "memory" in evidence.evicted.lower() else "exit"
+        return cause, f"evicted by its node: {' '.join(evidence.evicted.split())[:200]}", True
     status = evidence.status
     if status is not None and status > 128:
         status = 128 - status  # as shells and container runtimes tell a signal

@@ -28,6 +28,7 @@ class Death:
     known; None unknown. file, line, function, taken_by: what holds the most, named as in a finding;
     place_bytes, live_bytes: of the heap profile, which came from the black box ("table"), or from
     the last look before ("scrape"), profile_age_s before the death; "" when there is none.
+    container: identity of the container that ended with it, which no other end has; "" unknown.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Death:
     live_bytes: float = 0.0
     profile_from: str = ""
     profile_age_s: float | None = None
+    container: str = ""
 
     @property
     def place(self) -> str:
@@ -97,6 +99,8 @@ def joined(known: Death, told: Death) -> Death:
             fresh["profile_age_s"] = max(0.0, known.profile_age_s + later_s)
     if told.profile_from and (not known.profile_from or told.profile_from == "table"):
         fresh |= {name: getattr(told, name) for name in _AUTOPSY}
+    if not known.container:
+        fresh["container"] = told.container
     return replace(known, pids=tuple(dict.fromkeys((*known.pids, *told.pids))), **fresh)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from stanch.collect import Scrape, Target
 from stanch.collect.procfs import start_ticks
 from stanch.deaths.autopsy import Autopsy, autopsy_of, table_autopsy, table_of, table_paths
-from stanch.deaths.book import record
+from stanch.deaths.book import has_container, record
 from stanch.deaths.cause import Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
 from stanch.journal import Journal
@@ -140,13 +140,22 @@ class DeathWatch:
         pid: int | None = None,
         memory_bytes: float | None = None,
         limit_bytes: float | None = None,
-    ) -> Death:
+        uptime_s: float | None = None,
+        container: str = "",
+    ) -> Death | None:
         """Write down an end that somebody else knows of, with all that was seen of the instance.
+
+        container: its identity, which no other end has: what is written of it already is not
+        written again, and None is returned.
 
         died_unix: None when it ended just now; after a while it must be told, lest the end be taken
         for that of the next life.
         pid: of the process that ended; None when all of the instance's did.
         """
+        if container:
+            with self._journal.read() as transaction:
+                if has_container(transaction, service, instance, container):
+                    return None
         when = self._wall() if died_unix is None else died_unix
         for target, watched in self._watched.items():
             if (watched.look.service, watched.look.instance) != (service, instance):
@@ -154,10 +163,10 @@ class DeathWatch:
             ended = [each for each in watched.processes.values() if pid in (None, each.pid)]
             if not ended or watched.began_unix > when:
                 break
-            return self._end(target, watched, ended, evidence, when, memory_bytes)
+            return self._end(target, watched, ended, evidence, when, memory_bytes, container)
         cause, how, sure = cause_of(evidence)
         death = Death(
-            key=f"{service}/{instance}/{pid or ''}/{when:.0f}",
+            key=f"{service}/{instance}/{container or pid or ''}/{when:.0f}",
             service=service,
             instance=instance,
             pids=() if pid is None else (pid,),
@@ -167,6 +176,8 @@ class DeathWatch:
             died_unix=when,
             memory_bytes=memory_bytes,
             limit_bytes=limit_bytes,
+            uptime_s=uptime_s,
+            container=container,
         )
         return self._write(death, None)
 
@@ -219,6 +230,7 @@ class DeathWatch:
         evidence: Evidence,
         died_unix: float | None = None,
         memory_bytes: float | None = None,
+        container: str = "",
     ) -> Death:
         look = watched.look
         when = died_unix if died_unix is not None else look.unix_s
@@ -255,6 +267,7 @@ class DeathWatch:
             requests=_total(each.requests for each in counted),
             in_flight=_total(each.in_flight for each in counted),
             forecast=watched.forecast,
+            container=container,
         )
         if autopsy is not None:
             death = replace(

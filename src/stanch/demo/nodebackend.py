@@ -35,6 +35,7 @@ class NodeBackend:
     """A Backend for the demo's nodes. addresses: where each takes requests, by its name."""
 
     whole = True
+    drains = True
 
     def __init__(
         self, supervisor: Supervisor, meter: LoadMeter, addresses: Mapping[str, str]
@@ -42,6 +43,9 @@ class NodeBackend:
         self._supervisor = supervisor
         self._meter = meter
         self._addresses = addresses
+
+    def check(self, service: str, instance: str, within_s: float) -> None:
+        """See Backend: nothing refuses."""
 
     def drain(self, service: str, instance: str, within_s: float) -> None:
         """See Backend."""

@@ -23,12 +23,12 @@ from stanch.recycle.backends import Backend
 from stanch.recycle.backends.command import CommandBackend, systemd_backend
 from stanch.recycle.policy import RecyclePolicy
 
-BACKENDS = ("worker", "command", "systemd")
+BACKENDS = ("worker", "command", "systemd", "kubernetes")
 _MOST = 1000
 
 SETTINGS = (
     Setting("service", "must be given", "name or pattern of services; the first that fits"),
-    Setting("backend", "must be given", "`worker`, `command` or `systemd`"),
+    Setting("backend", "must be given", "`worker`, `command`, `systemd` or `kubernetes`"),
     Setting("lead", "`2m`", "a replica that leaks is due so long before its death"),
     Setting("at", "`0.85`", "or when its memory is at this share of its limit"),
     Setting("most_at_once", "`1`", "so many at a time"),
@@ -49,9 +49,10 @@ _COMMANDS = ("end_command", "drain_command", "restore_command")
 
 
 def read_policies(
-    path: Path, worker: Callable[[], Backend], *, dry_run: bool = False
+    path: Path, makers: Mapping[str, Callable[[], Backend]], *, dry_run: bool = False
 ) -> list[tuple[RecyclePolicy, Backend]]:
-    """Read a file of recycling. worker: makes the back end of that name.
+    """Read a file of recycling. makers: make the back ends `worker` and `kubernetes`, where there
+    are any.
 
     Raises ConfigurationError.
     """
@@ -60,13 +61,15 @@ def read_policies(
         tables = values.get("service", [])
         if set(values) - {"service"} or not isinstance(tables, list) or not tables:
             raise ConfigurationError("expected [[service]] tables, and nothing else")
-        found = [_service(table, worker) for table in tables]
+        found = [_service(table, makers) for table in tables]
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return [(replace(policy, dry_run=dry_run), backend) for policy, backend in found]
 
 
-def _service(table: object, worker: Callable[[], Backend]) -> tuple[RecyclePolicy, Backend]:
+def _service(
+    table: object, makers: Mapping[str, Callable[[], Backend]]
+) -> tuple[RecyclePolicy, Backend]:
     if not isinstance(table, dict):
         raise ConfigurationError("a service is a [[service]] table")
     refuse_unknown(table, [setting.name for setting in SETTINGS])
@@ -83,19 +86,23 @@ def _service(table: object, worker: Callable[[], Backend]) -> tuple[RecyclePolic
         if key in table:
             values[key] = _whole_number(table, key)
     policy = RecyclePolicy(name, **values)
-    return policy, _backend(table, worker)
+    return policy, _backend(table, makers)
 
 
-def _backend(table: Mapping[str, Any], worker: Callable[[], Backend]) -> Backend:
+def _backend(table: Mapping[str, Any], makers: Mapping[str, Callable[[], Backend]]) -> Backend:
     kind = table.get("backend")
     if kind not in BACKENDS:
         raise ConfigurationError(f"backend is {kind!r}; expected one of {', '.join(BACKENDS)}")
-    given = {"command": {*_COMMANDS}, "systemd": {"unit"}, "worker": set[str]()}[kind]
+    given = {"command": {*_COMMANDS}, "systemd": {"unit"}}.get(kind, set[str]())
     for key in (*_COMMANDS, "unit"):
         if key in table and key not in given:
             raise ConfigurationError(f"{key} is nothing that the back end {kind} knows")
-    if kind == "worker":
-        return worker()
+    if kind in ("worker", "kubernetes"):
+        if kind not in makers:
+            raise ConfigurationError(
+                "the back end kubernetes needs a target such as kubernetes:NAMESPACE"
+            )
+        return makers[kind]()
     if kind == "systemd":
         unit = table.get("unit")
         if not isinstance(unit, str) or not unit:

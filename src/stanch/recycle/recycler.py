@@ -36,7 +36,8 @@ class Surroundings(Protocol):
         """Requests that are being served there now; None unknown."""
 
     def taken_out(self, service: str, instance: str, reason: str) -> None:
-        """Hear that a replica's end will be asked for now, for the record of deaths."""
+        """Hear that a replica's end will be asked for now, for the record of deaths; with an empty
+        reason, that it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,11 @@ class Recycler:
             self._events.clear()
         return taken
 
-    def observe(self, replicas: Sequence[Replica]) -> None:
-        """Take in the replicas of all services, and begin what is due. Raises JournalError."""
+    def observe(self, replicas: Sequence[Replica], *, may_begin: bool = True) -> None:
+        """Take in the replicas of all services, and begin what is due. Raises JournalError.
+
+        may_begin: False while another server leads; what has begun goes on.
+        """
         if self._closing.is_set() or not self._holder.take():
             return
         by_service: dict[str, list[Replica]] = {}
@@ -147,7 +151,7 @@ class Recycler:
             self._look_back()
             self._has_looked_back = True
         for name, service in list(self._services.items()):
-            if name in by_service:
+            if name in by_service and may_begin:
                 self._act(name, service)
 
     def close(self) -> None:
@@ -241,11 +245,12 @@ class Recycler:
         policy, backend = service.policy, service.backend
         name, instance = replica.service, replica.instance
         began = self._monotonic()
+        backend.check(name, instance, policy.end_s)
         evidence = self._surroundings.gather(name, instance)
         self._note(number, "draining", evidence=evidence)
         backend.drain(name, instance, policy.drain_s)
         drained = self._monotonic()
-        left = self._wait_for_requests(policy, name, instance)
+        left = self._wait_for_requests(policy, name, instance) if backend.drains else None
         self._note(number, "ending", drain_s=round(self._monotonic() - drained, 2), in_flight=left)
         with self._lock:
             healthy_before = sum(each.healthy for each in service.replicas)
@@ -317,6 +322,7 @@ class Recycler:
         except RecycleError as problem:
             text += f"; it could not be put back into service either: {problem}"
         if error.retry_s is not None:
+            self._surroundings.taken_out(replica.service, replica.instance, "")
             step = "put off"
             with self._lock:
                 service.held_until_unix = self._wall() + error.retry_s

@@ -47,9 +47,10 @@ class Chronicle:
             self.trouble = str(error)
 
     def tell(
-        self, service: str, instance: str, evidence: Evidence, **known: float | None
+        self, service: str, instance: str, evidence: Evidence, **known: float | str | None
     ) -> Death | None:
-        """Write down an end that somebody else knows of; see DeathWatch. None when it failed."""
+        """Write down an end that somebody else knows of; see DeathWatch. None when it failed, or
+        was written down before."""
         try:
             return self._deaths.tell(service, instance, evidence, **known)  # type: ignore[arg-type]
         except JournalError as error:

@@ -7,6 +7,7 @@ cannot be written is told as `trouble`, in a sentence; then nothing is recycled.
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from stanch.alert import Condition
 from stanch.alert.condition import RECYCLING_STOPPED, fingerprint_of
 from stanch.collect import Target, TargetSource
 from stanch.collect.exposition import parse_exposition
+from stanch.collect.fetch import tls_extensions
 from stanch.deaths import Evidence
 from stanch.detect import finding_title
 from stanch.journal import Journal, JournalError
@@ -29,6 +31,16 @@ MOST_EVIDENCE = 200
 _ASK_S = 10.0
 _QUICK_S = 2.0
 _RETENTION_S = 15.0
+
+
+def always() -> bool:
+    """Nobody else acts, so this server does."""
+    return True
+
+
+def never(instance: str) -> bool:
+    """Nobody tells which instances end anyway."""
+    return False
 
 
 class TargetClients:
@@ -52,6 +64,7 @@ class TargetClients:
             timeout=timeout_s,
             transport=_transport(target),
             trust_env=False,
+            event_hooks={"request": [_name_for_tls(target)]},
         )
 
 
@@ -59,6 +72,13 @@ def _headers(target: Target) -> dict[str, str]:
     if target.token_file is None:
         return {}
     return {"Authorization": f"Bearer {Path(target.token_file).read_text().strip()}"}
+
+
+def _name_for_tls(target: Target) -> Callable[[httpx.Request], None]:
+    def name(request: httpx.Request) -> None:
+        request.extensions = {**request.extensions, **tls_extensions(target)}
+
+    return name
 
 
 def _transport(target: Target) -> httpx.HTTPTransport:
@@ -84,8 +104,16 @@ class Recycling:
         clients: TargetClients,
         chronicle: Chronicle,
         wall: Callable[[], float] = time.time,
+        *,
+        may_act: Callable[[], bool] = always,
+        is_leaving: Callable[[str], bool] = never,
     ) -> None:
-        """Raises JournalError."""
+        """may_act: whether this server leads. is_leaving: whether an instance ends anyway.
+
+        Raises JournalError.
+        """
+        self._may_act = may_act
+        self._is_leaving = is_leaving
         self._evidence = directory / "evidence"
         self._clients = clients
         self._chronicle = chronicle
@@ -110,8 +138,12 @@ class Recycling:
         for death in state.deaths:
             if death.cause == "oom":
                 self._recycler.note_oom(death.service, death.died_unix)
+        replicas = [
+            replace(each, healthy=False) if self._is_leaving(each.instance) else each
+            for each in replicas_of(state)
+        ]
         try:
-            self._recycler.observe(replicas_of(state))
+            self._recycler.observe(replicas, may_begin=self._may_act())
             self.trouble = None
         except JournalError as error:
             self.trouble = str(error)

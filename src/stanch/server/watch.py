@@ -31,7 +31,8 @@ class TargetRow:
 
     verdict: as InstanceVerdict says, or "down" while nothing is known of a target that fails.
     error: one sentence when its last scrape failed, wholly or in part. life: what tells its oldest
-    process from an earlier one, "" when nothing does.
+    process from an earlier one, "" when nothing does. Of a pod: release (its version label or its
+    image's tag), owner (as "Deployment shop"), node, whether that is short of memory, restarts.
     """
 
     service: str
@@ -43,6 +44,11 @@ class TargetRow:
     seconds_to_death: tuple[float, float, float] | None = None
     error: str | None = None
     life: str = ""
+    release: str = ""
+    owner: str = ""
+    node: str = ""
+    node_pressed: bool = False
+    restarts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

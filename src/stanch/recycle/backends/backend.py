@@ -14,14 +14,23 @@ class RecycleError(Exception):
 class Backend(Protocol):
     """Takes replicas out. Each call is bounded by `within_s`, and raises RecycleError.
 
-    Order: `drain`, then `end`, then `restore` once the replica is healthy again. When something
-    fails after `drain`, `restore` is called too, so that no replica stays without traffic.
-    whole: the replica's oldest process is another one afterwards.
+    Order: `check`, then, once evidence has been taken, `drain`, then `end`, then `restore` when the
+    replica is healthy again. When something fails, `restore` is called too, so that no replica
+    stays without traffic.
+    whole: the replica's oldest process is another one afterwards. drains: after `drain` no new
+    requests come, so that those in flight may be waited for before `end`.
     """
 
     @property
     def whole(self) -> bool:
         """See above."""
+
+    @property
+    def drains(self) -> bool:
+        """See above."""
+
+    def check(self, service: str, instance: str, within_s: float) -> None:
+        """Raise RecycleError where it is known that `end` would be refused; change nothing."""
 
     def drain(self, service: str, instance: str, within_s: float) -> None:
         """Send no more new requests there. Nothing where `end` does this itself."""

@@ -24,6 +24,10 @@ class CommandBackend:
     drain_command: tuple[str, ...] = ()
     restore_command: tuple[str, ...] = ()
     whole: bool = True
+    drains: bool = True
+
+    def check(self, service: str, instance: str, within_s: float) -> None:
+        """See Backend: a command refuses when it is run."""
 
     def drain(self, service: str, instance: str, within_s: float) -> None:
         """See Backend."""

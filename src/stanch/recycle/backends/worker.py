@@ -23,6 +23,7 @@ class WorkerBackend:
     """
 
     whole = False
+    drains = True
 
     def __init__(
         self,
@@ -33,6 +34,9 @@ class WorkerBackend:
         self._client_of = client_of
         self._monotonic = monotonic
         self._sleep = sleep
+
+    def check(self, service: str, instance: str, within_s: float) -> None:
+        """See Backend: the agent refuses when it is asked."""
 
     def drain(self, service: str, instance: str, within_s: float) -> None:
         """See Backend: a worker that ends stops to accept by itself."""
