@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,6 +161,12 @@ def test_a_go_service_that_is_killed_has_an_autopsy(
     death = json.loads(about.read_text())
     assert (death["cause"], death["sure"]) == ("oom", True)
     assert death["place"] == "go-unix-pprof/main.go:25 main.hoard"
+    listed = stanch("deaths", "--data", tmp_path / "kept").out
+    assert " oom      example " in listed
+    assert "live from go-unix-pprof/main.go:25 main.hoard" in listed
+    assert (
+        "Heap profile from the last look" in stanch("deaths", "1", "--data", tmp_path / "kept").out
+    )
     assert death["last"]["limit_bytes"] == 128 * MIB
     assert parse(_autopsy(about)).samples
     assert taken.pushed[-1][1:] == ("oom", "Bearer secret")
@@ -170,6 +176,22 @@ def test_a_go_service_that_is_killed_has_an_autopsy(
 
 def _autopsy(about: Path) -> bytes:
     return about.with_name(about.name.removesuffix(".json") + ".pb.gz").read_bytes()
+
+
+class EnoughError(Exception):
+    """So many looks were wanted."""
+
+
+def for_looks(count: int) -> Callable[[float], None]:
+    """A pause that raises EnoughError after so many looks."""
+    left = iter(range(count))
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if next(left, None) is None:
+            raise EnoughError
+
+    return pause
 
 
 def test_a_program_without_samples_is_told_why(tmp_path: Path) -> None:
@@ -183,8 +205,9 @@ def test_a_program_without_samples_is_told_why(tmp_path: Path) -> None:
             options = SidecarOptions(
                 parse_target(served.url), tmp_path / "kept", every_s=0.1, look_s=0.05
             )
-            with Sidecar(options) as sidecar:
-                story = list(sidecar.run(1.0))
+            story: list[str] = []
+            with Sidecar(options, sleep=for_looks(30)) as sidecar, pytest.raises(EnoughError):
+                story.extend(sidecar.run())
     assert [text.partition(":")[0] for text in story] == ["the heap profile is empty"]
     assert "runtime.MemProfileRate is 0" in story[0]
 

@@ -106,6 +106,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of several servers one leads, by this Lease; the others look on",
     )
     parser.add_argument(
+        "--alive",
+        metavar="FILE",
+        type=Path,
+        help="touch this file after each round, for a probe that tells whether the watch goes on",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="with --recycle: only say what would be done"
     )
     parser.set_defaults(run=run)
@@ -140,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
                 if alarming is not None and (cluster is None or cluster.may_tell):
                     last = _alarmed(alarming, recycling, last)
                 confirmed |= {finding.key for finding in state.confirmed}
-                output.show(last)
+                output.show(_touched(arguments.alive, last))
         except KeyboardInterrupt:
             pass  # The way to end a watch without --for.
         finally:
@@ -148,6 +154,16 @@ def run(arguments: argparse.Namespace) -> int:
         if not watcher.answered:
             raise CliError(_no_answer(last), 2)
     return 1 if confirmed else 0
+
+
+def _touched(alive: Path | None, state: "WatchState") -> "WatchState":
+    """Show a probe that a round is done."""
+    if alive is not None:
+        try:
+            alive.touch()
+        except OSError as error:
+            return state.troubled(f"--alive: {alive}: {error.strerror}")
+    return state
 
 
 def _chronicle(arguments: argparse.Namespace, ending: contextlib.ExitStack) -> "Chronicle | None":

@@ -52,7 +52,12 @@ class Shelf:
             raise
 
     def _drop_oldest(self) -> None:
-        files = [path for path in self._directory.iterdir() if path.name != LAST]
+        # Of its own files only: the book of deaths is kept here too.
+        files = [
+            path
+            for path in self._directory.iterdir()
+            if path.name != LAST and path.name.endswith((".pb.gz", ".json"))
+        ]
         newest = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
         size = 0
         for number, path in enumerate(newest):

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -18,9 +18,10 @@ from stanch.collect import FetchError, Target
 from stanch.collect.fetch import Connection
 from stanch.collect.procfs import listener_of_port, listener_of_socket
 from stanch.collect.running import run_for_result
-from stanch.deaths import Autopsy, Evidence, autopsy_of, cause_of
+from stanch.deaths import Autopsy, Cause, Death, Evidence, autopsy_of, cause_of, record
 from stanch.deaths.death import place_text
 from stanch.detect import size_text
+from stanch.journal import Journal, JournalError
 from stanch.profile import Profile, ProfileError, parse
 from stanch.sampler.cgroup import MemoryGroup
 from stanch.sidecar.gauge import Gauge, Reading
@@ -201,6 +202,8 @@ class Sidecar:
         if self._push is not None and self._profile is not None:
             pushed = self._send(self._profile, how, cause)
         yield text
+        if unwritten := self._write_down(before, (cause, how, sure), found):
+            yield unwritten
         try:
             stem = f"death-{self._stamp()}"
             self._shelf.keep(f"{stem}.json", json.dumps(about, indent=1).encode())
@@ -210,6 +213,43 @@ class Sidecar:
             yield f"the autopsy cannot be kept: {error}"
         yield from filter(None, [pushed])
         self._profile = None
+
+    def _write_down(
+        self, before: Reading | None, why: tuple[Cause, str, bool], found: Autopsy | None
+    ) -> str | None:
+        """Put a death into the journal that `stanch deaths` reads; return what went wrong."""
+        options, now = self._options, self._wall()
+        cause, how, sure = why
+        death = Death(
+            key=f"sidecar/{self._gauge.pid}/{now:.3f}",
+            service=options.service or options.target.instance,
+            instance=options.instance or options.target.instance,
+            pids=() if self._gauge.pid is None else (self._gauge.pid,),
+            cause=cause,
+            how=how,
+            sure=sure,
+            died_unix=now,
+            memory_bytes=before.working_set_bytes if before is not None else None,
+            limit_bytes=before.limit_bytes if before is not None else None,
+        )
+        if found is not None:
+            death = replace(
+                death,
+                file=found.file,
+                line=found.line,
+                function=found.function,
+                taken_by=found.taken_by,
+                place_bytes=found.place_bytes,
+                live_bytes=found.live_bytes,
+                profile_from="scrape",
+                profile_age_s=max(0.0, now - self._profile_unix),
+            )
+        try:
+            with Journal(options.directory) as journal, journal.write() as transaction:
+                record(transaction, death, self._profile)
+        except JournalError as error:
+            return f"the death is not written down: {error}"
+        return None
 
     def _send(self, body: bytes, why: str, death: str) -> str | None:
         """Push a profile; return what went wrong, None when it was taken."""
