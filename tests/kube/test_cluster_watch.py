@@ -90,7 +90,10 @@ def test_an_oom_kill_has_the_kubelet_s_cause_and_the_last_look_s_line(tmp_path: 
         finally:
             watch.close()
         assert [death.container for death in watch.deaths] == ["containerd://c"]
-        assert [death.cause for death in on_record(tmp_path)] == ["oom", "crash"]
+        assert {death.container: death.cause for death in on_record(tmp_path)} == {
+            "containerd://a": "oom",
+            "containerd://c": "crash",
+        }
 
 
 def _another_life() -> object:

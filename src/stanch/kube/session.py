@@ -23,7 +23,7 @@ class KubeSession:
         """Asks nothing yet. Raises ClusterError for certificates that cannot be used."""
         self.client = KubeClient(cluster)
         self._loop = asyncio.new_event_loop()
-        self._tasks: list[concurrent.futures.Future[None]] = []
+        self._running: set[asyncio.Task[Any]] = set()  # of the loop's thread
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="kubernetes", daemon=True
         )
@@ -42,11 +42,11 @@ class KubeSession:
 
     def begin(self, forever: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something until the session is closed, which cancels it."""
-        self._tasks.append(asyncio.run_coroutine_threadsafe(forever(), self._loop))
+        asyncio.run_coroutine_threadsafe(self._noted(forever()), self._loop)
 
     def call(self, asking: Coroutine[Any, Any, T], within_s: float) -> T:
         """Run something to its end; from any thread but the session's own. Raises KubeError."""
-        future = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._noted(asking), self._loop)
         try:
             return future.result(within_s)
         except concurrent.futures.TimeoutError:
@@ -64,8 +64,19 @@ class KubeSession:
         if not self._thread.is_alive():
             self._loop.close()
 
+    async def _noted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do some work whose task the end cancels."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            return await work
+        finally:
+            self._running.discard(task)
+
     async def _wind_up(self) -> None:
-        running = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        # Not all tasks there are: those that the HTTP client has begun end with ours.
+        running = list(self._running)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
