@@ -18,7 +18,7 @@ from stanch.agent.budget import BudgetState, sampling_ns
 from stanch.agent.gctimes import CYCLE_S, WATCHED_S
 from stanch.agent.metrics import BUCKET_SECONDS, RequestMeter
 from stanch.agent.threads import task_count, thread_count
-from stanch.sampler.cgroup import group_account
+from stanch.sampler.cgroup import GroupStrain, account_of, group_strain, memory_group
 from stanch.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -116,9 +116,10 @@ def process_families(facts: Facts) -> list[Family]:
 
 def container_families() -> list[Family]:
     """Return the series of the container, which all its processes share."""
-    account = group_account()
-    if account is None:
+    group = memory_group()
+    if group is None:
         return []
+    account = account_of(group)
     families = []
     for name, help_text, value in (
         ("stanch_memory_limit_bytes", "Memory limit of the container.", account.memory.limit_bytes),
@@ -140,10 +141,41 @@ def container_families() -> list[Family]:
         )
         kills.add(account.oom_kills, {})
         families.append(kills)
+    families += _strain(group_strain(group))
     kinds = Family("stanch_cgroup_memory_bytes", "gauge", "Memory of the container by kind.")
     for kind, size in account.parts():
         kinds.add(size, {"kind": kind})
     return [*families, kinds] if kinds.lines else families
+
+
+def _strain(strain: GroupStrain) -> list[Family]:
+    """What holds the container up, as far as the kernel tells."""
+    families = []
+    for name, kind, help_text, value in (
+        (
+            "stanch_memory_pressure_seconds_total",
+            "counter",
+            "Time in which something of the container waited for memory (PSI, some).",
+            strain.memory_waited_s,
+        ),
+        (
+            "stanch_cpu_throttled_seconds_total",
+            "counter",
+            "Time in which the container's CPU quota was used up.",
+            strain.cpu_throttled_s,
+        ),
+        (
+            "stanch_memory_swap_bytes",
+            "gauge",
+            "Memory of the container that is in swap.",
+            strain.swap_bytes,
+        ),
+    ):
+        if value is not None:
+            family = Family(name, kind, help_text)
+            family.add(value, {})
+            families.append(family)
+    return families
 
 
 def exposition(families: Iterable[Family]) -> str:

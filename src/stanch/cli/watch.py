@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 from stanch.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from stanch.collect import TargetSource
+    from stanch.collect import Scrape, TargetSource
     from stanch.recycle.backends import Backend
     from stanch.server.alarming import Alarming
     from stanch.server.chronicle import Chronicle
     from stanch.server.cluster import ClusterWatch
     from stanch.server.recycling import Recycling
     from stanch.server.watch import Watcher, WatchState
+    from stanch.store import Look
 
 _EPILOG = """\
 A target is http[s]://HOST:PORT, unix:PATH, kubernetes:[NAMESPACE] (kubernetes:* for all; pods that
@@ -120,6 +121,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until the time is over or Ctrl-C. Returns the exit code."""
     try:
+        from stanch.server.slowness import SlownessWatch
         from stanch.server.watch import Watcher
     except ImportError as error:
         raise CliError(
@@ -133,14 +135,21 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as ending:
         source, cluster = _source(arguments, ending)
         chronicle = _chronicle(arguments, ending)
-        witness = chronicle.witness if chronicle is not None else None
+        slowness = SlownessWatch()
+        witnesses = [slowness.witness, *([chronicle.witness] if chronicle is not None else [])]
+
+        def witness(scrape: "Scrape", look: "Look | None") -> None:
+            for each in witnesses:
+                each(scrape, look)
+
         watcher = ending.enter_context(Watcher(source, every_s, witness=witness))
         recycling = _recycling(arguments, source, chronicle, cluster, ending)
         alarming = _alarming(arguments, watcher, recycling, ending)
         output.start(len(source.targets()), every_s)
         try:
             for state in watcher.run(for_s):
-                last = state if cluster is None else cluster.take(state, chronicle)
+                last = slowness.take(state)
+                last = last if cluster is None else cluster.take(last, chronicle)
                 last = last if chronicle is None else chronicle.take(last)
                 last = last if recycling is None else _recycled(recycling, last)
                 if alarming is not None and (cluster is None or cluster.may_tell):

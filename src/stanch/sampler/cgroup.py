@@ -78,8 +78,11 @@ def memory_limit(pid: int | str = "self", root: Path = Path("/")) -> int | None:
 def group_account(pid: int | str = "self", root: Path = Path("/")) -> GroupAccount | None:
     """Return what the usage of a process's memory cgroup is made of; None without a cgroup."""
     group = memory_group(pid, root)
-    if group is None:
-        return None
+    return account_of(group) if group is not None else None
+
+
+def account_of(group: MemoryGroup) -> GroupAccount:
+    """Return what the usage of a group is made of."""
     stat = _numbers(group.directory / "memory.stat")
     kernel = kernel_all = reclaimable = None
     if group.version == 1:
@@ -131,6 +134,37 @@ def group_oom_kills(group: MemoryGroup) -> int | None:
     """Return how many processes of a memory cgroup the kernel has killed; None when unknown."""
     name = "memory.oom_control" if group.version == 1 else "memory.events"
     return _numbers(group.directory / name).get("oom_kill")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStrain:
+    """For how long a group has been held up, in seconds since it was made; None where the kernel
+    does not say. memory_waited_s: something of it waited for memory (PSI, `some`). cpu_throttled_s:
+    its CPU quota was used up. swap_bytes: of its memory in swap."""
+
+    memory_waited_s: float | None
+    cpu_throttled_s: float | None
+    swap_bytes: int | None
+
+
+def group_strain(group: MemoryGroup) -> GroupStrain:
+    """Return what holds a group up. Version 1 knows of swap only, and that in `memory.stat`."""
+    if group.version == 1:
+        return GroupStrain(None, None, _numbers(group.directory / "memory.stat").get("total_swap"))
+    waited = next(
+        (
+            int(total)
+            for line in _lines(group.directory / "memory.pressure")
+            if line.startswith("some ") and (total := line.rpartition("total=")[2]).isdigit()
+        ),
+        None,
+    )
+    throttled = _numbers(group.directory / "cpu.stat").get("throttled_usec")
+    return GroupStrain(
+        memory_waited_s=None if waited is None else waited / 1e6,
+        cpu_throttled_s=None if throttled is None else throttled / 1e6,
+        swap_bytes=_read_bytes(group.directory / "memory.swap.current"),
+    )
 
 
 def _memory_of(group: MemoryGroup, inactive_file_bytes: int | None) -> GroupMemory:

@@ -7,8 +7,8 @@ memory is bounded by the store's bounds. It runs in the caller's thread; no othe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from stanch.collect import (
     FixedTargets,
@@ -33,6 +33,8 @@ class TargetRow:
     error: one sentence when its last scrape failed, wholly or in part. life: what tells its oldest
     process from an earlier one, "" when nothing does. Of a pod: release (its version label or its
     image's tag), owner (as "Deployment shop"), node, whether that is short of memory, restarts.
+    slow: why requests have got slow, a sentence. strain: latency and what may explain it, see
+    slowness.py.
     """
 
     service: str
@@ -49,6 +51,8 @@ class TargetRow:
     node: str = ""
     node_pressed: bool = False
     restarts: int | None = None
+    slow: str = ""
+    strain: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
