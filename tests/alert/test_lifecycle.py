@@ -235,3 +235,16 @@ def test_a_condition_knows_its_stack_without_lines() -> None:
     assert condition is not None
     assert condition.cause in condition.stack
     assert "shop/checkout.py check_out" in condition.stack
+
+
+def test_a_leak_that_is_said_with_another_goes_on_as_it_was_told() -> None:
+    """When two turn out to be one leak, people are not told of it a second time."""
+    alone = condition_of(LEAK, BEGIN)
+    other = replace(LEAK, function="price", line=9)
+    joined = replace(other, with_it=((False, LEAK.file, LEAK.function),))
+    now = condition_of(joined, BEGIN)
+    assert alone is not None and now is not None
+    (told,) = without_doubles([now], {alone.fingerprint})
+    assert told.fingerprint == alone.fingerprint
+    (new,) = without_doubles([now])
+    assert new.fingerprint == now.fingerprint != alone.fingerprint

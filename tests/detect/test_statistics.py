@@ -39,7 +39,11 @@ def test_a_straight_line_is_forecast_exactly() -> None:
     slope = memory_slope(time_s, 80 + 2 * time_s, since_s=0.0)
     assert slope is not None
     death = time_to_limit(slope, 100.0, 160.0, horizon_s=1e6)
-    assert death == pytest.approx((30.0, 30.0, 30.0))
+    assert death is not None
+    soonest, likely, latest = death
+    assert likely == pytest.approx(30.0)
+    # Even a perfect line may bend: the interval is never a point.
+    assert 15.0 < soonest < 30.0 < latest < 60.0
 
 
 def test_the_interval_covers_the_death_of_noisy_lines() -> None:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from stanch.evaluate.detectors import PROCESS, Accusation, Opinion, Stanch
+from stanch.evaluate.detectors import PROCESS, Accusation, Inspect, Opinion, Stanch
 from stanch.evaluate.play import Task, play, play_task
 from stanch.evaluate.process import Process
 from stanch.evaluate.rivals import RIVALS
@@ -24,7 +24,7 @@ class Alarmist:
 
     name = "alarmist"
 
-    def judge(self, series: ServiceSeries) -> Opinion:
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
         """Accuse."""
         return Opinion(accused=(Accusation(PROCESS),))
 
@@ -34,7 +34,7 @@ class Silent:
 
     name = "silent"
 
-    def judge(self, series: ServiceSeries) -> Opinion:
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
         """Say nothing."""
         return Opinion()
 
@@ -106,7 +106,7 @@ def test_histories_are_what_the_truth_says() -> None:
     seen: dict[str, list[bool]] = {}
 
     class Reader(Silent):
-        def judge(self, series: ServiceSeries) -> Opinion:
+        def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
             self.past = [life.ended_near_limit for life in series.past]
             return Opinion()
 

@@ -124,6 +124,7 @@ def endpoint_options(
         recycle=settings.recycle,
         service=settings.service,
         instance=instance_name(settings),
+        release=settings.release,
     )
 
 

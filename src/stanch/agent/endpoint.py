@@ -339,6 +339,7 @@ class Endpoint:
             exposition.Facts(
                 service=self._options.service,
                 instance=self._options.instance,
+                release=self._options.release,
                 start_unix_s=self._start_unix_s,
                 requests=self._requests,
                 budget=self._budget(),

@@ -6,6 +6,7 @@ listener. Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 
 import gc
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,7 @@ class Facts:
 
     service: str
     instance: str
+    release: str
     start_unix_s: float | None
     requests: RequestMeter | None
     budget: BudgetState | None
@@ -81,9 +83,12 @@ def process_families(facts: Facts) -> list[Family]:
     rss = resident_bytes()
     info = Family("stanch_info", "gauge", "The agent in this process; always 1.")
     info.add(1, {"version": __version__, "service": facts.service, "instance": facts.instance,
-                 **pid, "python": PYTHON})  # fmt: skip
+                 "release": facts.release, **pid, "python": PYTHON})  # fmt: skip
     families.append(info)
     gauge("process_start_time_seconds", "Start of the process, Unix time.", facts.start_unix_s)
+    if (files := open_files()) is not None:
+        gauge("process_open_fds", "Open file descriptors.", files)
+        gauge("process_max_fds", "File descriptors the process may open.", most_files())
     gauge("process_resident_memory_bytes", "Resident memory (RSS) of the process.", rss)
     if state.running:
         live = round(state.live_bytes)
@@ -211,6 +216,23 @@ def resident_bytes() -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files() -> int | None:
+    """Return how many file descriptors are open, None where the system does not say."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 -- no object for each of them
+    except OSError:
+        return None
+
+
+def most_files() -> int | None:
+    """Return how many may be open, None where the system does not say or sets no limit."""
+    try:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (OSError, ValueError):
+        return None
+    return None if most == resource.RLIM_INFINITY else most
 
 
 def start_unix_s() -> float | None:

@@ -43,6 +43,7 @@ class EndpointOptions:
     recycle: bool = False
     service: str = ""
     instance: str = ""
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Settings:
     push_every: float = 15.0
     service: str = ""
     instance: str = ""
+    release: str = ""
     requests: bool = True
     labels: bool = True
     cmdline: bool = False
@@ -263,6 +264,13 @@ SETTINGS: tuple[Setting, ...] = (
         "NAME",
         "HOST:PID",
         "name of this replica; the processes of one run share it",
+        _label,
+    ),
+    Setting(
+        "release",
+        "NAME",
+        "empty",
+        "build of the service that runs, such as a version or a commit",
         _label,
     ),
     Setting(

@@ -19,7 +19,8 @@ class Condition:
     that change. kind: of a leak, else "". rate: how bad it is, in bytes per second (None: not in
     numbers). death_unix: when the first instance is likely to die of it. file, is_count: of a leak:
     where it is, and whether tasks, threads or goroutines are counted rather than bytes. stack: of
-    a leak's causes on the way to it.
+    a leak's causes on the way to it. kin: fingerprints of what is of the same leak, and not said
+    apart.
     """
 
     fingerprint: str
@@ -37,6 +38,7 @@ class Condition:
     file: str = ""
     is_count: bool = False
     stack: frozenset[str] = frozenset()
+    kin: frozenset[str] = frozenset()
 
 
 def fingerprint_of(*parts: object) -> str:
@@ -67,6 +69,10 @@ def condition_of(finding: Finding, now_unix: float) -> Condition | None:
         file=finding.file,
         is_count=finding.rate_count_per_second is not None,
         stack=frozenset(map(_without_line, finding.stack)),
+        kin=frozenset(
+            fingerprint_of(LEAK, finding.service, not is_count, file, function)
+            for is_count, file, function in finding.with_it
+        ),
     )
 
 
@@ -76,8 +82,9 @@ def without_doubles(conditions: Iterable[Condition], told: Container[str] = ()) 
     Tasks that are never done keep whatever they refer to, wherever it was allocated, and a request
     that leaks keeps more than one thing. So leaks of a service are one when one is of tasks,
     threads or goroutines and the other of bytes, or when the function of one is on the stack of
-    the other. It goes on under the one that was told (fingerprints in `told`), else under the
-    count, else under the first; the others are said in its text, and told when they go on alone.
+    the other. It goes on under the one that was told (fingerprints in `told`, of kin too), else
+    under the count, else under the first; the others are said in its text, and told when they go
+    on alone.
     """
     groups: list[list[Condition]] = []
     for condition in conditions:
@@ -91,6 +98,9 @@ def _as_one(group: list[Condition], told: Container[str]) -> Condition:
     first, *others = sorted(
         group, key=lambda each: (each.fingerprint not in told, not each.is_count)
     )
+    if first.fingerprint not in told:
+        as_told = sorted(kin for each in group for kin in each.kin if kin in told)
+        first = replace(first, fingerprint=next(iter(as_told), first.fingerprint))
     if not others:
         return first
     also = "; ".join(other.title for other in others)

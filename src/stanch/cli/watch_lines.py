@@ -10,6 +10,7 @@ from stanch.deaths.telling import death_facts, death_title, forecast_text
 from stanch.detect import (
     LEAKS,
     Finding,
+    Fix,
     finding_facts,
     finding_title,
     finding_to_dict,
@@ -34,6 +35,7 @@ class PlainLines:
         self._summary_s = 0.0
         self._source_error: str | None = None
         self._suspected: set[tuple[str, str, str]] = set()
+        self._fixes: set[tuple[str, ...]] = set()
 
     def start(self, targets: int, every_s: float) -> None:
         """Say what is watched."""
@@ -68,6 +70,8 @@ class PlainLines:
         for death in state.deaths:
             yield f"ended: {death_title(death)}"
             yield from (f"  {text}" for text in (death_facts(death), forecast_text(death)) if text)
+        for fix in _new_fixes(state, self._fixes):
+            yield from (f"{fix.state}: {sentence}" for sentence in fix.evidence)
         for event, findings in _events(state):
             for finding in findings:
                 place = (finding.service, finding.file, finding.function)
@@ -89,10 +93,11 @@ class PlainLines:
 
 
 class JsonLines:
-    """One JSON object per line: start, state, finding and end, as docs/detection.md describes."""
+    """One JSON object per line; docs/detection.md describes them."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._fixes: set[tuple[str, ...]] = set()
 
     def start(self, targets: int, every_s: float) -> None:
         """The event `start`."""
@@ -100,11 +105,15 @@ class JsonLines:
         _write(self._stream, [_event("start", time.time(), about)])
 
     def show(self, state: WatchState) -> None:
-        """An event `state`, then one `finding` for each that is news."""
+        """An event `state`, then one `fix` or `finding` for each that is news."""
         rows = [asdict(row) for row in state.rows]
         about: dict[str, Any] = {"step": state.step, "elapsed_s": round(state.elapsed_s, 3)}
         about |= {"targets": rows, "source_error": state.source_error}
         lines = [_event("state", state.unix_s, about)]
+        lines += [
+            _event("fix", state.unix_s, {"step": state.step, "fix": asdict(fix)})
+            for fix in _new_fixes(state, self._fixes)
+        ]
         for change, findings in _events(state):
             for finding in findings:
                 about = {"step": state.step, "change": change}
@@ -148,6 +157,17 @@ def row_text(row: TargetRow) -> str:
         soonest, likely, latest = (time_text(seconds) for seconds in row.seconds_to_death)
         parts.append(f"at its limit in {likely} ({soonest} to {latest})")
     return ", ".join(parts)
+
+
+def _new_fixes(state: WatchState, told: set[tuple[str, ...]]) -> list[Fix]:
+    """What became of leaks of earlier releases and has not been told; it is now."""
+    new = []
+    for fix in state.fixes:
+        key = (fix.service, fix.kind, fix.file, fix.function, fix.release, fix.state)
+        if key not in told:
+            told.add(key)
+            new.append(fix)
+    return new
 
 
 def _events(state: WatchState) -> Iterator[tuple[str, tuple[Finding, ...]]]:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 
 from stanch.collect.exposition import Exposition
 from stanch.collect.gofacts import executable_of
 from stanch.collect.scrape import ProcessHeap, Scrape
 from stanch.profile import Location, Profile
-from stanch.store import Frame, Look, ProcessLook, Stack, StackCount, StackHeap
+from stanch.store import FILES, Frame, Look, ProcessLook, Stack, StackCount, StackHeap
 
 BIRTH_LABEL = "birth"
 _MAX_FRAMES = 64
@@ -42,8 +43,36 @@ def observe(scrape: Scrape) -> Look | None:
         processes=processes,
         limit_bytes=limit,
         working_set_bytes=working_set,
-        counts=_counts(scrape.counts) if scrape.counts is not None else (),
+        counts=_counts(scrape.counts) + _files(metrics) if scrape.counts is not None else (),
+        release=metrics.label("stanch_info", "release") or _build_id(scrape),
+        slack_bytes=_kinds(metrics, "stanch_memory_bytes", ("python_free", "malloc_free")),
+        page_cache_bytes=_kinds(metrics, "stanch_cgroup_memory_bytes", ("file",)),
+        max_fds=_positive(metrics.largest("process_max_fds")),
     )
+
+
+def _kinds(metrics: Exposition, name: str, kinds: tuple[str, ...]) -> float | None:
+    """The sum of a metric over some of its kinds; None without any."""
+    values = [
+        metric.value
+        for metric in metrics.metrics.get(name, ())
+        if metric.labels.get("kind") in kinds and math.isfinite(metric.value) and metric.value >= 0
+    ]
+    return sum(values) if values else None
+
+
+def _files(metrics: Exposition) -> tuple[StackCount, ...]:
+    """The open files of the largest process, as a count."""
+    files = metrics.largest("process_open_fds")
+    return (StackCount("fd", FILES, files),) if files is not None and files >= 0 else ()
+
+
+def _build_id(scrape: Scrape) -> str:
+    """The build of a Go binary, short; other profiles have none of the program itself."""
+    for heap in scrape.heaps:
+        if executable_of(heap.profile).is_go and heap.profile.mappings:
+            return heap.profile.mappings[0].build_id[:12]
+    return ""
 
 
 def _process(scrape: Scrape, heap: ProcessHeap | None, metrics: Exposition) -> ProcessLook:
@@ -136,21 +165,22 @@ class _Stacks:
         """The stack of a sample; samples that share their locations share the stack."""
         stack = self._stacks.get(id(locations))
         if stack is None:
-            frames: list[Frame] = []
-            for location in locations[:_MAX_FRAMES]:
-                frames += self._of_location(location)
-            stack = self._stacks[id(locations)] = tuple(frames[:_MAX_FRAMES])
+            known, shown = self._frames, locations[:_MAX_FRAMES]
+            # A look has some hundred thousand of them: no call for one that is known.
+            frames = [known.get(id(each)) or self._of_location(each) for each in shown]
+            stack = tuple(chain.from_iterable(frames))[:_MAX_FRAMES]
+            self._stacks[id(locations)] = stack
         return stack
 
     def _of_location(self, location: Location) -> tuple[Frame, ...]:
-        frames = self._frames.get(id(location))
-        if frames is None:
-            frames = tuple(
-                Frame(line.function.name, line.function.filename, line.line)
-                for line in location.lines
-            ) or (Frame(f"{location.address:#x}", "", 0),)
-            self._frames[id(location)] = frames
+        frames = self._frames[id(location)] = _frames_of(location)
         return frames
+
+
+def _frames_of(location: Location) -> tuple[Frame, ...]:
+    return tuple(
+        Frame(line.function.name, line.function.filename, line.line) for line in location.lines
+    ) or (Frame(f"{location.address:#x}", "", 0),)
 
 
 def stack_heaps(profile: Profile) -> tuple[StackHeap, ...]:

@@ -128,6 +128,13 @@ class Scraper:
         if known is not None:
             await known.connection.close()
 
+    async def ask(self, target: Target, path: str) -> bytes:
+        """Fetch another path of a target that has been scraped before. Raises FetchError."""
+        known = self._known.get(target)
+        if known is None:
+            raise FetchError(f"{target.instance} has not been scraped yet")
+        return await known.connection.get(path, _MAX_METRICS_BYTES)
+
     async def close(self) -> None:
         """Close all connections."""
         for known in self._known.values():

@@ -30,12 +30,16 @@ _GO_STDLIB = frozenset(
 )
 
 
-@lru_cache(maxsize=65_536)
 def blamed(stack: Stack) -> Frame:
-    """The frame to name for a stack, which is leaf first and not empty."""
-    own = next((frame for frame in stack if not is_library(frame)), None)
+    """The frame to name for a stack, which is leaf first and not empty.
+
+    It is remembered by frame, not by stack: to hash a stack takes longer than to walk it.
+    """
+    for frame in stack:
+        if not is_library(frame):
+            return frame
     foreign = next((frame for frame in stack if not _is_stdlib(frame)), None)
-    return own or foreign or taken_by(stack) or stack[0]
+    return foreign or taken_by(stack) or stack[0]
 
 
 def is_native(frame: Frame) -> bool:

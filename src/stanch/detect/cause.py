@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from stanch.detect.finding import Kind, Stage
 from stanch.detect.groups import Place
 from stanch.detect.growth import Growth
+from stanch.detect.holder import Holder
 from stanch.detect.settings import Settings
 from stanch.store import Frame, Stack
 
@@ -18,6 +19,24 @@ NATIVE = Place("", "")
 """Where memory comes from that no stack explains."""
 
 
+Relation: TypeAlias = Literal["known", "new", "steeper", "untold"]
+"""known: earlier lives levelled off no lower. new: they held next to nothing of it. steeper: they
+levelled off, or stood at this age, clearly lower. untold: none that lived long enough says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The relation of a growth to earlier lives: how many tell, the highest level they came to.
+
+    release: the version of the newest of them, "" when unknown.
+    """
+
+    relation: Relation
+    lives: int = 0
+    level: float = 0.0
+    release: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """A group of stacks, a count or the native rest, with its growth and its judgement.
@@ -28,6 +47,8 @@ class Cause:
     joint_share: likewise, together with what the same requests keep elsewhere.
     places: all functions that were joined into this one. repeats: an earlier life died of it.
     taken_by: the native function that took most of it, when most of it is native memory.
+    holder: what a retention search found to hold it, None when nobody looked. earlier: how it
+    relates to earlier lives.
     """
 
     kind: Kind
@@ -44,6 +65,8 @@ class Cause:
     stage: Stage = "suspect"
     repeats: bool = False
     taken_by: Frame | None = None
+    holder: Holder | None = None
+    earlier: Earlier = Earlier("untold")
 
     @property
     def is_count(self) -> bool:

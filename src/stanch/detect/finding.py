@@ -9,14 +9,24 @@ Kind: TypeAlias = Literal[
     "task leak",
     "thread leak",
     "goroutine leak",
+    "fd leak",
     "filling cache",
     "warm-up",
     "load",
+    "fragmentation",
+    "page cache",
 ]
 Stage: TypeAlias = Literal["suspect", "probable", "confirmed"]
 
 STAGES: tuple[Stage, ...] = ("suspect", "probable", "confirmed")
-LEAKS: tuple[Kind, ...] = ("leak", "native leak", "task leak", "thread leak", "goroutine leak")
+LEAKS: tuple[Kind, ...] = (
+    "leak",
+    "native leak",
+    "task leak",
+    "thread leak",
+    "goroutine leak",
+    "fd leak",
+)
 """The kinds that end in death; the others explain growth that does not."""
 
 
@@ -28,10 +38,12 @@ class Finding:
     function", for native code "library function", leaf first. taken_by: the native function that
     took the memory and its library, such as "parse in libxml2.so.2", "" for other memory.
     rate_bytes_per_second: of one instance, the median over them; rates: lowest, median, highest.
-    rate_count_per_second: of goroutines, threads or tasks, else None. confidence: 0..1, how far
-    the evidence goes beyond what was asked of it; not a calibrated probability. seconds_to_death:
-    soonest, likely and latest, of the instance that dies first. first_seen_unix: wall clock, 0
-    until the watcher sets it.
+    rate_count_per_second: of goroutines, threads or tasks, else None. confidence: the
+    probability that it is a leak, calibrated on episodes; 0 for what has no look of one.
+    seconds_to_death: soonest, likely and latest, of the instance that dies first.
+    first_seen_unix: wall clock, 0 until the watcher sets it. holder: what keeps the memory alive,
+    as a retention search names it, "" when nobody looked or it was not told. with_it: what else is
+    of the same leak, each as (whether it is a count, file, function).
     """
 
     service: str
@@ -53,6 +65,8 @@ class Finding:
     evidence: tuple[str, ...]
     taken_by: str = ""
     first_seen_unix: float = 0.0
+    holder: str = ""
+    with_it: tuple[tuple[bool, str, str], ...] = ()
 
     @property
     def key(self) -> tuple[str, bool, str, str]:
@@ -80,15 +94,6 @@ class InstanceVerdict:
     limit_bytes: float | None
     growth_bytes_per_second: float | None
     seconds_to_death: tuple[float, float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceVerdict:
-    """All that can be said of a service at one moment; findings gravest first."""
-
-    service: str
-    findings: tuple[Finding, ...]
-    instances: tuple[InstanceVerdict, ...]
 
 
 def finding_to_dict(finding: Finding) -> dict[str, Any]:

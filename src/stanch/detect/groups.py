@@ -1,6 +1,9 @@
 """Stacks put together by the function to blame, so that one leak is one thing to judge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,14 +12,17 @@ from stanch.store import OTHER, Frame, Stack
 from stanch.store.series import Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A function to blame: what findings of different looks and replicas are compared by."""
+class Place(NamedTuple):
+    """A function to blame: what findings of different looks and replicas are compared by.
+
+    A named tuple for the speed of its hash, as Frame is.
+    """
 
     file: str
     function: str
 
 
+@lru_cache(maxsize=65_536)
 def place_of(frame: Frame) -> Place:
     """The function of a frame."""
     return Place(frame.file, function_name(frame))
@@ -30,10 +36,14 @@ class Group:
     rows: list[int]
 
 
-def group_by_place(stacks: tuple[Stack, ...]) -> list[Group]:
-    """Group the positions of stacks by the function they blame; OTHER belongs to none."""
+def group_by_place(stacks: tuple[Stack, ...], of: Sequence[int] | None = None) -> list[Group]:
+    """Group the positions of stacks by the function they blame; OTHER belongs to none.
+
+    of: the positions that count, all of them when None.
+    """
     rows: dict[Place, list[int]] = {}
-    for row, stack in enumerate(stacks):
+    for row in range(len(stacks)) if of is None else of:
+        stack = stacks[row]
         if stack and stack != OTHER:
             frame = blamed(stack)
             rows.setdefault(place_of(frame), []).append(row)

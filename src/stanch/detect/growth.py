@@ -143,13 +143,11 @@ def growth_by_birth(
     )
 
 
-def growth_by_level(
-    time_s: Floats, level: Floats, *, requests: Requests | None, variance: float = 0.0
-) -> Growth | None:
+def growth_by_level(time_s: Floats, level: Floats, *, requests: Requests | None) -> Growth | None:
     """Growth of a level seen at `time_s`; NaN looks are left out.
 
     It began after the last look at which the level was as low as ever, but for a small share of
-    the growth. variance: of the sampling noise in the change of the level.
+    the growth. Levels are taken as exact; who knows better puts the variance in.
     """
     known = np.isfinite(level)
     times, values = time_s[known], level[known]
@@ -174,7 +172,7 @@ def growth_by_level(
         requests_per_s=_request_rates(at, requests),
         grown=_steady_growth(rates, float(at[3] - at[0])),
         level=float(values[-1]),
-        variance=variance,
+        variance=0.0,
         kept=1.0 - min(1.0, fall / rise),
         watched_s=float(times[-1] - times[onset]),
         looks=int(times.size - onset),
@@ -183,8 +181,8 @@ def growth_by_level(
 
 
 def _rates(at: Floats, values: Floats) -> tuple[float, float, float]:
-    first, middle, last = np.diff(values) / np.diff(at)
-    return float(first), float(middle), float(last)
+    (a, b, c, d), (u, v, w, x) = at.tolist(), values.tolist()
+    return (v - u) / (b - a), (w - v) / (c - b), (x - w) / (d - c)
 
 
 def _request_rates(at: Floats, requests: Requests | None) -> tuple[float, float, float] | None:

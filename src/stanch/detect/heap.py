@@ -1,5 +1,7 @@
 """Causes in the sampled heap: functions whose memory grows."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from stanch.detect.cause import Cause, shape_of
@@ -14,6 +16,9 @@ _LARGE_OBJECT_BYTES = 64 * 1024.0
 """A container that grows by reallocation is born again each time, so its births are always young;
 it is known by its few large blocks, and its level tells."""
 
+_TRIFLE = 0.25
+"""All stacks that are left out hold at most this share of what is judged at all."""
+
 _BENEATH = 0.9
 _OWN_PART = 0.15
 
@@ -25,12 +30,14 @@ def heap_causes(
 
     Those of one leak are joined: a function whose growth flows through another one's.
     """
-    groups = group_by_place(life.stacks)
-    if not groups or life.time_s.size < 2:
+    if not life.stacks or life.time_s.size < 2:
         return []
-    weight = weight_variance(life.object_bytes, life.period_bytes)
-    alpha = settings.alpha / len(groups)
     last = life.live_bytes[:, -1]
+    rows = _rows_that_matter(last, floor_bytes)
+    groups = group_by_place(life.stacks, rows)
+    weight = weight_variance(life.object_bytes, life.period_bytes)
+    # What was left out counts as looked at: noise could as well have made it large.
+    alpha = settings.alpha / max(len(groups) + len(life.stacks) - len(rows), 1)
     found: list[Cause] = []
     growing: dict[Place, Group] = {}
     for group in groups:
@@ -47,6 +54,13 @@ def heap_causes(
     return _join(life, found, growing, weight, requests, alpha, settings)
 
 
+def _rows_that_matter(last: Floats, floor_bytes: float) -> list[int]:
+    """The stacks without those, the smallest, that together hold next to nothing."""
+    order = np.argsort(last, kind="stable")
+    trifles = int(np.searchsorted(np.cumsum(last[order]), _TRIFLE * floor_bytes, side="right"))
+    return sorted(order[trifles:].tolist())
+
+
 def _growth(
     life: LifeSeries,
     group: Group,
@@ -54,9 +68,8 @@ def _growth(
     requests: Requests | None,
     settings: Settings,
 ) -> Growth | None:
-    by_level = _growth_by_level(life, group, weight, requests)
     if life.births is None:
-        return by_level
+        return _growth_by_level(life, group, weight, requests)
     by_birth = growth_by_birth(
         life.births,
         group.rows,
@@ -64,11 +77,13 @@ def _growth(
         look_times_s=life.time_s,
         requests=requests,
     )
-    large = np.nan_to_num(life.object_bytes[group.rows]) >= _LARGE_OBJECT_BYTES
-    live = life.live_bytes[group.rows, -1]
     if by_birth is not None and shape_of(by_birth, settings) == "steady":
         return by_birth
-    return by_level if live[large].sum() > 0.5 * live.sum() else by_birth
+    large = np.nan_to_num(life.object_bytes[group.rows]) >= _LARGE_OBJECT_BYTES
+    live = life.live_bytes[group.rows, -1]
+    if live[large].sum() > 0.5 * live.sum():
+        return _growth_by_level(life, group, weight, requests)
+    return by_birth
 
 
 def _growth_by_level(
@@ -84,12 +99,7 @@ def _growth_by_level(
     rise = life.live_bytes[group.rows, -1] - life.live_bytes[group.rows, since]
     # Born plus died is born twice less what stayed; it cannot be less than the change itself.
     turnover = np.maximum(2 * np.maximum(born, 0.0) - rise, np.abs(rise))
-    return growth_by_level(
-        life.time_s[fresh],
-        level[fresh],
-        requests=requests,
-        variance=float((turnover * weight[group.rows]).sum()),
-    )
+    return replace(growth, variance=float((turnover * weight[group.rows]).sum()))
 
 
 def _cause(

@@ -6,7 +6,7 @@ import numpy as np
 
 from stanch.detect.cause import NATIVE, Cause, shape_of
 from stanch.detect.finding import Kind
-from stanch.detect.groups import group_by_place, main_line
+from stanch.detect.groups import Place, group_by_place, main_line
 from stanch.detect.growth import Requests, growth_by_level
 from stanch.detect.settings import Settings
 from stanch.store import Frame
@@ -16,6 +16,7 @@ _COUNT_KINDS: dict[str, Kind] = {
     "goroutine": "goroutine leak",
     "thread": "thread leak",
     "task": "task leak",
+    "fd": "fd leak",
 }
 
 
@@ -32,7 +33,45 @@ def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
     else:
         explained = np.nan_to_num(life.heap_bytes, nan=0.0) * settings.overhead
         explained = np.where(np.isfinite(life.heap_bytes).any(), explained, np.nan)
+        if life.slack_bytes is not None and np.isfinite(life.slack_bytes).any():
+            # What allocators hold free is known here, so nothing needs to be allowed for it twice.
+            live = np.nan_to_num(life.heap_bytes, nan=0.0)
+            explained = np.fmax(explained, live + _known_from_then_on(life.slack_bytes))
     return life.rss_bytes - np.fmax.accumulate(explained)
+
+
+def _known_from_then_on(values: Floats) -> Floats:
+    """The values with every unknown one replaced by the last known; 0 before the first."""
+    last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(values.size), -1))
+    return np.where(last >= 0, values[last], 0.0)
+
+
+def idle_causes(life: LifeSeries, floor_bytes: float) -> list[Cause]:
+    """Memory that grows and is no leak: free in the allocators, or the kernel's page cache."""
+    found = []
+    sources: tuple[tuple[Kind, Floats | None, str], ...] = (
+        ("fragmentation", life.slack_bytes, "memory that allocators keep for reuse"),
+        ("page cache", life.page_cache_bytes, "the kernel's page cache"),
+    )
+    for kind, values, name in sources:
+        if values is None or not np.isfinite(values).any():
+            continue
+        growth = growth_by_level(life.time_s, values, requests=None)
+        if growth is None or growth.grown < floor_bytes:
+            continue
+        found.append(
+            Cause(
+                kind=kind,
+                place=Place("", name),
+                places=(Place("", name),),
+                frame=Frame(name, "", 0),
+                stack=(),
+                growth=growth,
+                shape="ended" if growth.rates[2] <= 0 else "slowing",
+                bound=0.0,
+            )
+        )
+    return found
 
 
 def native_cause(

@@ -133,7 +133,18 @@ def _callers(cause: Cause) -> set[Place]:
 
 def count_with_share(cause: Cause, life: LifeSeries, room: Room) -> Cause:
     """A count takes room with whatever it holds: the memory that grew since it began to."""
+    if cause.counted == "fd":
+        return _files_share(cause, life)
     grown = memory_since(life, cause.growth.onset_s)
     if not cause.leaks or grown is None or grown <= 0:
         return cause
     return replace(cause, share=grown / (grown + room.left_bytes))
+
+
+def _files_share(cause: Cause, life: LifeSeries) -> Cause:
+    """Open files end at their own limit, whatever memory they take."""
+    if not cause.leaks or not life.max_fds:
+        return cause
+    left = max(life.max_fds - cause.growth.level, 0.0)
+    grown = cause.growth.grown_until_now
+    return replace(cause, share=grown / (grown + left) if grown > 0 else 0.0)

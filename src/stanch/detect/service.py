@@ -1,22 +1,30 @@
 """All replicas of one service judged together: one finding per cause, whoever shows it."""
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from statistics import median
+from types import MappingProxyType
 
 from stanch.detect.blame import is_native, short_names
 from stanch.detect.cause import Cause
+from stanch.detect.confidence import probability
+from stanch.detect.envelope import Envelope
 from stanch.detect.finding import (
     LEAKS,
     STAGES,
     Finding,
     InstanceVerdict,
     Kind,
-    ServiceVerdict,
 )
+from stanch.detect.fix import fixes_of
 from stanch.detect.groups import Place
+from stanch.detect.holder import Holder, Inspection
 from stanch.detect.judge import Judgement, causes_of_death, judge
+from stanch.detect.kinship import one_leak_each
 from stanch.detect.settings import Settings
-from stanch.detect.wording import evidence_of, native_text
+from stanch.detect.stages import Known
+from stanch.detect.verdict import ServiceVerdict
+from stanch.detect.wording import evidence_of, kin_sentences, native_text
 from stanch.store import Frame
 from stanch.store.series import LifeSeries, ServiceSeries
 
@@ -24,20 +32,60 @@ _MOST_INSTANCES = 64
 _Shown = tuple[Judgement, Cause]
 
 
-def judge_service(series: ServiceSeries, settings: Settings | None = None) -> ServiceVerdict:
-    """Everything that can be said of a service now. Pure: the same series, the same verdict."""
+def judge_service(
+    series: ServiceSeries,
+    settings: Settings | None = None,
+    holders: Mapping[Place, Holder] = MappingProxyType({}),
+) -> ServiceVerdict:
+    """Everything that can be said of a service now. Pure: the same series, the same verdict.
+
+    holders: what retention searches found that the verdict's `inspections` had asked for.
+    """
     chosen = settings or Settings()
-    deaths = [causes_of_death(life, chosen) for life in series.past]
-    died_of = frozenset[tuple[Kind, Place]]().union(*deaths)
-    judgements = [judge(life, chosen, died_of) for life in series.lives]
-    # What a life died of stays said while the next one is too young to show it.
-    recent = [judge(life, chosen, died_of) for life in series.past if life.ended_near_limit]
+    judgements, recent, deaths = judgements_of(series, chosen, holders)
     findings = _findings(series.service, judgements, recent, deaths, chosen)
     return ServiceVerdict(
         service=series.service,
         findings=tuple(sorted(findings, key=_gravity)),
         instances=tuple(_instance(judgement) for judgement in judgements),
+        inspections=tuple(_inspections(judgements, holders, chosen)),
+        fixes=fixes_of(series.service, judgements, recent, chosen.material),
     )
+
+
+def judgements_of(
+    series: ServiceSeries, settings: Settings, holders: Mapping[Place, Holder]
+) -> tuple[list[Judgement], list[Judgement], list[frozenset[tuple[Kind, Place]]]]:
+    """The running lives and those that died at their limit, judged, and what each one died of."""
+    deaths = [causes_of_death(life, settings) for life in series.past]
+    known = Known(
+        died_of=frozenset[tuple[Kind, Place]]().union(*deaths),
+        envelope=Envelope(series.past, settings) if series.past else None,
+        holders=tuple(holders.items()),
+    )
+    judgements = [judge(life, settings, known) for life in series.lives]
+    # What a life died of stays said while the next one is too young to show it.
+    recent = [judge(life, settings, known) for life in series.past if life.ended_near_limit]
+    return judgements, recent, deaths
+
+
+def _inspections(
+    judgements: list[Judgement], holders: Mapping[Place, Holder], settings: Settings
+) -> Iterator[Inspection]:
+    """One retention search per suspect, on the replica that shows it most; again as it doubles."""
+    most: dict[Place, tuple[float, Inspection]] = {}
+    for judgement in judgements:
+        for cause in judgement.causes:
+            if not (cause.leaks and cause.kind == "leak" and judgement.life.births is not None):
+                continue
+            before = next((holders[place] for place in cause.places if place in holders), None)
+            grown = cause.growth.grown_until_now
+            if cause.share < settings.inspected or (before and grown < 2 * before.at_bytes):
+                continue
+            if cause.share > most.get(cause.place, (0.0, None))[0]:
+                inspection = Inspection(judgement.life.instance, cause.place, grown)
+                most[cause.place] = (cause.share, inspection)
+    yield from (inspection for _, inspection in most.values())
 
 
 def _gravity(finding: Finding) -> tuple[bool, int, float]:
@@ -70,11 +118,11 @@ def _findings(
         | {place.file for _, place in shown}
     )
     died = Counter(place for causes in deaths for _, place in causes)
-    findings = []
-    for key, group in shown.items():
-        if not _is_said_by_task(key, shown):
-            findings.append(_finding(service, group, names, died[key[1]]))
-    return findings
+    graves = {key: _gravest(group)[1] for key, group in shown.items()}
+    return [
+        _finding(service, shown[first], [graves[key] for key in others], names, died[first[1]])
+        for first, *others in one_leak_each(graves)
+    ]
 
 
 def _is_worth_saying(cause: Cause, judgement: Judgement, settings: Settings) -> bool:
@@ -85,18 +133,15 @@ def _is_worth_saying(cause: Cause, judgement: Judgement, settings: Settings) -> 
     return cause.growth.level > max(cause.bound, floor)
 
 
-def _is_said_by_task(
-    key: tuple[bool, Place], shown: dict[tuple[bool, Place], list[_Shown]]
-) -> bool:
-    """Whether a heap leak is that of a count leak in the same function, which says more."""
-    is_count, place = key
-    counted = shown.get((True, place), []) if not is_count else []
-    return any(cause.stage != "suspect" for _, cause in counted)
+def _gravest(group: list[_Shown]) -> _Shown:
+    return max(group, key=lambda one: (STAGES.index(one[1].stage), one[1].growth.grown))
 
 
-def _finding(service: str, group: list[_Shown], names: dict[str, str], deaths: int) -> Finding:
-    graves = sorted(group, key=lambda one: (STAGES.index(one[1].stage), one[1].growth.grown))
-    judgement, cause = graves[-1]
+def _finding(
+    service: str, group: list[_Shown], kin: list[Cause], names: dict[str, str], deaths: int
+) -> Finding:
+    judgement, cause = _gravest(group)
+    stage = max((cause.stage, *(one.stage for one in kin)), key=STAGES.index)
     leaking = [one for one in group if one[1].kind == cause.kind]
     rates = sorted(_bytes_per_second(one) for one in leaking)
     dying = [
@@ -109,7 +154,7 @@ def _finding(service: str, group: list[_Shown], names: dict[str, str], deaths: i
     return Finding(
         service=service,
         kind=cause.kind,
-        stage=cause.stage,
+        stage=stage,
         file=names.get(cause.frame.file, cause.frame.file),
         line=cause.frame.line,
         function=cause.place.function,
@@ -119,12 +164,17 @@ def _finding(service: str, group: list[_Shown], names: dict[str, str], deaths: i
         rate_bytes_per_request=None if cause.is_count else cause.growth.per_request,
         rate_count_per_second=cause.growth.rate if cause.is_count else None,
         grown_bytes=sum(_grown_bytes(one) for one in leaking),
-        confidence=confidence_of(cause),
+        confidence=probability(cause),
         seconds_to_death=soonest[0],
         first_to_die=soonest[1],
         instances=instances[:_MOST_INSTANCES],
-        evidence=_evidence(judgement, cause, len(leaking), deaths),
+        evidence=_evidence(judgement, cause, kin, len(leaking), deaths),
+        holder=next((one.holder.name for one in (cause, *kin) if one.holder is not None), ""),
         taken_by=native_text(cause.taken_by) if cause.taken_by else "",
+        with_it=tuple(
+            (one.is_count, names.get(one.frame.file, one.frame.file), one.place.function)
+            for one in kin
+        ),
     )
 
 
@@ -151,33 +201,20 @@ def _grown_bytes(one: _Shown) -> float:
     return cause.share / (1 - cause.share) * room.left_bytes if room and cause.share < 1 else 0.0
 
 
-def _evidence(judgement: Judgement, cause: Cause, instances: int, deaths: int) -> tuple[str, ...]:
+def _evidence(
+    judgement: Judgement, cause: Cause, kin: list[Cause], instances: int, deaths: int
+) -> tuple[str, ...]:
     sentences = list(evidence_of(cause, judgement))
     if len(cause.places) > 1:
         others = sorted(place.function for place in cause.places if place != cause.place)
         sentences.append(f"The growth of {', '.join(others)} flows through the same calls.")
+    sentences += kin_sentences(cause, kin)
     if instances > 1:
         sentences.append(f"{instances} instances show it; the numbers are of the clearest.")
     if deaths:
         lives = "One earlier life" if deaths == 1 else f"{deaths} earlier lives"
         sentences.append(f"{lives} of the service died at the limit while this grew.")
     return tuple(sentences)
-
-
-def confidence_of(cause: Cause) -> float:
-    """How far the evidence goes: the product of four shares, at most 0.99; not a probability.
-
-    Growth against the noise bound (full at twice), newest against middle third, what is kept,
-    and the room taken (full at half, or when an earlier life died of it).
-    """
-    growth = cause.growth
-    beyond_noise = min(1.0, growth.grown / (2 * cause.bound)) if cause.bound > 0 else 1.0
-    pace = growth.rates[2] / growth.rates[1] if growth.rates[1] > 0 else 1.0
-    if growth.requests_per_s is not None and min(growth.requests_per_s) > 0:
-        pace = max(pace, pace * growth.requests_per_s[1] / growth.requests_per_s[2])
-    room = 1.0 if cause.repeats else min(1.0, cause.share / 0.5)
-    product = beyond_noise * min(max(pace, 0.0), 1.0) * max(growth.kept, 0.0) * room
-    return round(min(0.99, max(0.0, product)), 2)
 
 
 def _instance(judgement: Judgement) -> InstanceVerdict:

@@ -24,11 +24,17 @@ class Settings:
     this share of what the growth claims.
     watched: the looks cover at least this share of the growth: what is claimed has been seen.
     good_part: of all that memory has grown since, the cause makes up this share at least.
+    main_part: likewise, to be confirmed at a smaller share of the room than without evidence.
     probable, confirmed: the growth has taken this share of the room that was there when it began.
     A cache that fills evenly looks like a leak until it is full: `confirmed` is the largest cache,
     as a share of that room, that is surely not accused, and the share of a life that passes
     before a leak is.
-    confirmed_jointly: likewise, when causes on one request path have to be taken together.
+    jointly: causes of one request path, taken together, must have taken so many times that share.
+    held: likewise, when a retention search found a container without a bound to keep it; it is no
+    lower, as its entries may yet expire. held_for_good: likewise, when what keeps it never lets go:
+    a cache that was made without a bound, or a reference that nobody has any more.
+    changed: likewise, when it is new or steeper than in earlier lives.
+    inspected: from this share of the room on a suspect is worth a retention search.
     overhead: bytes of memory per byte of sampled live heap, at most (allocator, rounding).
     overhead_go: likewise for Go, which collects when the heap has doubled.
     past_material: an earlier life died of growth that held this share of its limit.
@@ -49,10 +55,15 @@ class Settings:
     followed: float = 0.4
     watched: float = 0.2
     good_part: float = 0.1
+    main_part: float = 0.25
     min_looks: int = 5
     probable: float = 0.25
     confirmed: float = 0.37
-    confirmed_jointly: float = 0.45
+    jointly: float = 1.2
+    held: float = 0.22
+    held_for_good: float = 0.08
+    changed: float = 0.22
+    inspected: float = 0.04
     past_material: float = 0.05
     overhead: float = 1.35
     overhead_go: float = 2.0

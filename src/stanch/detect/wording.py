@@ -39,9 +39,55 @@ def evidence_of(cause: Cause, judgement: Judgement) -> tuple[str, ...]:
         sentences.append(
             f"The growth is {times:.1f} times what noise could amount to over the whole life."
         )
+    sentences += _holder_sentences(cause)
+    sentences += _earlier_sentences(cause)
     if cause.repeats:
         sentences.append("An earlier life of the service died at its limit of the same growth.")
     return tuple(sentences)
+
+
+def kin_sentences(cause: Cause, kin: Sequence[Cause]) -> list[str]:
+    """What else is of the same leak."""
+    if not kin:
+        return []
+    parts = []
+    for one in kin:
+        amount = amount_text(one, one.growth.grown_until_now)
+        what = f"{amount} {one.counted}s in" if one.is_count else f"{amount} from"
+        parts.append(f"{what} {one.place.function}")
+    by = f"{cause.counted}s" if cause.is_count else "container"
+    return [f"The same {by} keep{'' if cause.is_count else 's'} {_listed(parts)}: one leak."]
+
+
+def _holder_sentences(cause: Cause) -> list[str]:
+    holder = cause.holder
+    if holder is None or holder.behaviour == "unknown":
+        return []
+    size = f"{holder.kind}, {holder.length:,} entries" if holder.length is not None else holder.kind
+    match holder.behaviour:
+        case "lost":
+            return [f"Nothing that Python can reach holds it: {holder.name}."]
+        case "bounded":
+            return [f"{holder.name} ({size}) holds it, and takes {holder.bound:,} at most."]
+        case "endless":
+            return [f"{holder.name} ({size}) holds it, which never drops anything."]
+    pace = f" and gains {holder.per_second:.3g} per s" if holder.per_second else ""
+    return [f"{holder.name} ({size}) holds it{pace}; no bound of it is known."]
+
+
+def _earlier_sentences(cause: Cause) -> list[str]:
+    earlier = cause.earlier
+    lives = "one earlier life" if earlier.lives == 1 else f"{earlier.lives} earlier lives"
+    since = f" since release {earlier.release}" if earlier.release else " since then"
+    level = amount_text(cause, earlier.level)
+    match earlier.relation:
+        case "known":
+            return [f"In {lives} it levelled off at {level}."]
+        case "new":
+            return [f"In {lives} there was next to nothing of it: it is new{since}."]
+        case "steeper":
+            return [f"In {lives} it came to {level} by this age: it is steeper{since}."]
+    return []
 
 
 def amount_text(cause: Cause, amount: float) -> str:

@@ -1,9 +1,10 @@
 """What the benchmark asks of a detector, and Stanch's own answer."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
-from stanch.detect import Finding, Settings, judge_service
+from stanch.detect import Finding, Holder, Place, Settings, holder_of, judge_service
 from stanch.store.series import ServiceSeries
 
 PROCESS = "(the process)"
@@ -38,13 +39,20 @@ class Opinion:
     classes: tuple[tuple[str, str], ...] = ()
 
 
+Inspect: TypeAlias = Callable[[str], Mapping[str, Any] | None]
+
+
 class Detector(Protocol):
     """Judges a service from its series alone. One is made for each episode."""
 
     name: str
 
-    def judge(self, series: ServiceSeries) -> Opinion:
-        """Judge the service as of its last look."""
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
+        """Judge the service as of its last look.
+
+        inspect: what keeps the memory of a function, as the agent's retention search tells it;
+        None where nobody can tell.
+        """
 
 
 class Stanch:
@@ -54,10 +62,15 @@ class Stanch:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
+        self.holders: dict[Place, Holder] = {}
 
-    def judge(self, series: ServiceSeries) -> Opinion:
-        """Judge with `judge_service`."""
-        findings = judge_service(series, self._settings).findings
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
+        """Judge with `judge_service`, and search where the verdict asks for it, for next time."""
+        verdict = judge_service(series, self._settings, self.holders)
+        for asked in verdict.inspections:
+            if (answer := inspect(asked.place.function)) is not None:
+                self.holders[asked.place] = holder_of(answer, asked.grown_bytes)
+        findings = verdict.findings
         leaks = [one for one in findings if one.kind.endswith("leak")]
         return Opinion(
             accused=tuple(_accusation(one) for one in leaks if one.is_confirmed_leak),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def play(service: Service, rng: np.random.Generator, detectors: Sequence[Detecto
     truth, store, now_s, pid = service.truth, MemoryStore(), 1000.0, 100
     for length_s in service.history:
         died = math.isinf(length_s)
-        process = _life(service, rng, now_s, pid, leaks=died)
+        process = _life(service, rng, now_s, pid, is_last=died)
         until_s = service.until_s if died else length_s
         every_s = service.every_s if died else max(length_s / _HISTORY_LOOKS, service.every_s)
         for look in process.looks(until_s, every_s):
@@ -107,23 +108,24 @@ def play(service: Service, rng: np.random.Generator, detectors: Sequence[Detecto
         ages = [service.deploy_s, service.until_s - service.deploy_s]
     looks, watched_s = 0, 0.0
     for until_s in ages:
-        process = _life(service, rng, now_s, pid, leaks=truth.leaks)
+        process = _life(service, rng, now_s, pid, is_last=True)
         for look in process.looks(until_s, service.every_s):
             looks += 1
             store.add(look)
             series = store.series(process.service)
             for detector in detectors:
-                opinion = detector.judge(series)
+                opinion = detector.judge(series, partial(process.inspect, opaque=truth.opaque))
                 _note(said[detector.name], opinion, truth, process.now_s)
         now_s, pid, watched_s = now_s + process.now_s + _REST_S, pid + 1, watched_s + process.now_s
     return Result(truth, process.now_s if process.dead else None, watched_s, looks, said)
 
 
 def _life(
-    service: Service, rng: np.random.Generator, born_s: float, pid: int, *, leaks: bool
+    service: Service, rng: np.random.Generator, born_s: float, pid: int, *, is_last: bool
 ) -> Process:
-    process = service.build(rng, leaks)
+    process = service.build(rng, is_last)
     process.born_s, process.pid = born_s, pid
+    process.release = "2.0" if is_last else "1.0"
     return process
 
 

@@ -5,8 +5,9 @@ one per `period_bytes`. RSS is exact but for 64 KiB of jitter, as allocators giv
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from stanch.store import BIRTH_BAND_S, Frame, Look, ProcessLook, Stack, StackCou
 _BANDS = 768
 """Births are told in bands of 5 s times a power of two, at most so many. The store's own bands are
 at most 96 of such widths, so it sees what it would see of bands of 5 s."""
+
+
+_LOST = "not reachable from any Python object: native reference"
 
 
 def stack_of(site: str) -> Stack:
@@ -52,6 +56,7 @@ class Process:
     service: str = "shop"
     instance: str = "shop-1"
     pid: int = 4711
+    release: str = ""
     stale_after_s: float = 10.0
     born_s: float = 0.0
     now_s: float = 0.0
@@ -113,6 +118,7 @@ class Process:
             processes=(process,),
             limit_bytes=self.limit_bytes,
             counts=counts,
+            release=self.release,
         )
 
     def looks(self, until_s: float, every_s: float) -> Iterator[Look]:
@@ -124,6 +130,35 @@ class Process:
                 return
             yield self.look()
             next_s += every_s
+
+    def inspect(self, function: str, *, opaque: bool) -> Mapping[str, Any] | None:
+        """What the agent's retention search would answer about the memory of a function.
+
+        None without an agent (Go), or for memory of no site. opaque: bounds cannot be read.
+        """
+        site = next((one for one in self.sites if one.name == function), None)
+        if site is None or self.go:
+            return None
+        answer: dict[str, Any] = {"bytes": site.true_bytes, "holders": [], "paths": []}
+        held: dict[str, Any] = {"bytes": site.true_bytes, "length": site.length, "bound": None}
+        match site.kept:
+            case "lost":
+                path = {"bytes": site.true_bytes, "reference": f"{_LOST}, or a missing decref"}
+                answer["paths"] = [path]
+            case "local":
+                name = f"local rows of running {site.name} (app/{site.name}.py:41)"
+                answer["holders"] = [held | {"name": name, "type": "list"}]
+            case "lru_cache":
+                held |= {"name": f"{site.name}.cache", "type": "functools.lru_cache"}
+                answer["holders"] = [held]
+            case _:
+                kind = "OrderedDict" if opaque and site.true_bytes > 0 else "dict"
+                bound = None if opaque else site.bound
+                name = f"app/{site.name}.py module global TABLE"
+                answer["holders"] = [held | {"name": name, "type": kind, "bound": bound}]
+        for one in answer["holders"]:
+            one["growth_per_second"] = site.growing(self.now_s, self.load(self.now_s))
+        return answer if site.kept else None
 
     def _collect(self) -> None:
         """Run Go's garbage collector: only now does the heap profile change."""

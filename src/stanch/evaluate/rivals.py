@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from stanch.detect.blame import blamed
-from stanch.evaluate.detectors import PROCESS, Accusation, Opinion
+from stanch.evaluate.detectors import PROCESS, Accusation, Inspect, Opinion
 from stanch.store import OTHER
 from stanch.store.series import Floats, LifeSeries, ServiceSeries
 
@@ -42,7 +42,7 @@ class _PerLife:
 
     name = ""
 
-    def judge(self, series: ServiceSeries) -> Opinion:
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
         """Accuse the process when the rule fires for any instance."""
         found = [one for life in series.lives if (one := self.fires(life)) is not None]
         return Opinion(accused=tuple(found[:1]))
@@ -140,7 +140,7 @@ class Scalene:
 
     name = "scalene"
 
-    def judge(self, series: ServiceSeries) -> Opinion:
+    def judge(self, series: ServiceSeries, inspect: Inspect) -> Opinion:
         """Accuse each function whose score is high while memory grows."""
         accused: dict[str, Accusation] = {}
         for life in series.lives:

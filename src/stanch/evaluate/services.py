@@ -20,6 +20,7 @@ from stanch.evaluate.sites import (
     Churn,
     Container,
     Expiring,
+    Kept,
     Keys,
     Leak,
     Site,
@@ -58,7 +59,7 @@ class Truth:
 
 
 Build = Callable[[np.random.Generator, bool], Process]
-"""Makes a life of the service; the flag says whether the code leaks yet."""
+"""Makes a life of the service; the flag says whether it has the code of the watched lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,44 +172,45 @@ def leaking_service(
     life_s = frame.room / rate
     per_request = rate / frame.load
     history: History = ("none", "clean", "died")[int(rng.integers(3))]
+    kept: Kept = ("table", "table", "table", "lru_cache", "lost")[int(rng.integers(5))]
     load, makes, onset_s = constant(frame.load), list[Make](), 0.0
     causes, allocating = {"remember"}, set[str]()
     classes = {"leak"}
     options: dict[str, object] = {}
     match kind:
         case "plain":
-            makes = [lambda: Leak("remember", per_request=per_request)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
         case "with cache":
-            makes = [lambda: Leak("remember", per_request=per_request)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
             options["beside"] = _cache(
                 rng, frame.load, 0.15 * frame.room, rng.uniform(0.1, 0.4) * life_s, "uniform"
             )
         case "diurnal":
             load = diurnal(frame.load, rng.uniform(0.3, 1.5) * life_s, rng.random())
-            makes = [lambda: Leak("remember", per_request=per_request)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
         case "native":
             causes, classes = {NATIVE}, {"native leak"}
             options["native"] = lambda now_s: rate * frame.overhead * now_s
         case "tasks":
             causes, allocating, classes = {"wait_receipt"}, {"compose"}, {"task leak"}
-            makes = [lambda: Leak("compose", per_request=per_request)]
+            makes = [lambda: Leak("compose", per_request=per_request, kept=kept)]
             each = float(np.exp(rng.uniform(np.log(2), np.log(50)))) * KIB
             options["tasks"] = lambda now_s: 5 + rate * now_s / each
         case "container":
             makes = [lambda: Container("remember", per_request=per_request)]
         case "go":
             per_request /= 1.6
-            makes = [lambda: Leak("remember", per_request=per_request)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
             options["go"] = True
         case "late":
             onset_s = rng.uniform(0.3, 1.0) * life_s
-            makes = [lambda: Leak("remember", per_request=per_request, start_s=onset_s)]
+            makes = [lambda: Leak("remember", per_request=per_request, start_s=onset_s, kept=kept)]
         case "split":
             part = rng.uniform(0.55, 0.75)
             causes, allocating = {"remember"}, {"compose"}
             makes = [
-                lambda: Leak("remember", per_request=part * per_request),
-                lambda: Leak("compose", per_request=(1 - part) * per_request),
+                lambda: Leak("remember", per_request=part * per_request, kept=kept),
+                lambda: Leak("compose", per_request=(1 - part) * per_request, kept=kept),
             ]
 
     def build(life_rng: np.random.Generator, leaks: bool) -> Process:
@@ -250,7 +252,10 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
     native: Callable[[float], float] | None = None
     tasks: Callable[[float], float] | None = None
     classes: set[str] = {"filling cache", "warm-up"}
+    new: Make | None = None
     match kind:
+        case "new cache":
+            new = _cache(rng, frame.load, rng.uniform(0.05, 0.33) * room, fill_s, "sequential")
         case "lru sequential":
             makes = [_cache(rng, frame.load, rng.uniform(0.05, 0.33) * room, fill_s, "sequential")]
         case "cache uniform" | "cache zipf":
@@ -299,8 +304,10 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             tasks = lambda now_s: 5 + most * min(1.0, now_s / fill_s)  # noqa: E731 -- as its kin
             makes = [_cache(rng, frame.load, 0.2 * room, fill_s, "uniform")]
 
-    def build(life_rng: np.random.Generator, leaks: bool) -> Process:
-        process = frame.process(life_rng, [make() for make in makes], load)
+    def build(life_rng: np.random.Generator, is_last: bool) -> Process:
+        # What was deployed last is only in the watched lives.
+        made = [*makes, new] if new is not None and is_last else makes
+        process = frame.process(life_rng, [make() for make in made], load)
         process.native, process.tasks = native, tasks
         if kind == "go cache":
             process.go, process.overhead = True, 1.0
@@ -308,7 +315,7 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             process.stale_after_s = spec.day_every_s
         return process
 
-    is_new = rng.random() < spec.new_service
+    is_new = rng.random() < spec.new_service and new is None
     past = tuple(rng.uniform(0.1, 1.0) * day_s for _ in range(0 if is_new else rng.integers(1, 4)))
     truth = Truth(
         kind=kind,

@@ -18,6 +18,7 @@ from stanch.store.series import Floats
 MIB = 1024 * 1024
 KIB = 1024
 
+Kept: TypeAlias = Literal["", "table", "lru_cache", "lost", "local"]
 Keys: TypeAlias = Literal["sequential", "uniform", "zipf"]
 
 
@@ -40,12 +41,13 @@ class Samples:
     weight: Floats = field(default_factory=lambda: np.zeros(0))
     owner: Floats = field(default_factory=lambda: np.zeros(0))
 
-    def add(self, births: Floats, weight: float, owner: float) -> None:
+    def add(self, births: Floats, weight: float, owner: float | Floats) -> None:
         """Take in the samples of new memory."""
         if births.size:
             self.birth_s = np.concatenate([self.birth_s, births])
             self.weight = np.concatenate([self.weight, np.full(births.size, weight)])
-            self.owner = np.concatenate([self.owner, np.full(births.size, owner)])
+            owners = np.broadcast_to(np.asarray(owner, dtype=np.float64), births.shape)
+            self.owner = np.concatenate([self.owner, owners])
 
     def keep(self, which: np.ndarray) -> None:
         """Drop the samples of memory that was freed."""
@@ -61,8 +63,8 @@ class Samples:
 class Site:
     """Memory of one function. Subclasses say how it comes and goes in `step`.
 
-    object_bytes: size of one object. bound: entries that its container takes at most, None when it
-    has no bound. length: entries in the container now, None when it is no container.
+    object_bytes: size of one object. kept: how a retention search finds it held, "" when the
+    search finds nothing that tells.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Site:
     samples: Samples = field(default_factory=Samples)
     allocated: float = 0.0
     true_bytes: float = 0.0
+    kept: Kept = ""
 
     def step(self, step: Step) -> None:
         """Advance by one step."""
@@ -85,17 +88,21 @@ class Site:
         """Entries the container takes at most; None without a bound."""
         return None
 
+    def growing(self, now_s: float, load: float) -> float:
+        """How many entries the container gains per second."""
+        return 0.0
+
     def weigh(self, step: Step) -> float:
         """What one sample of this site stands for, in bytes."""
         return self.object_bytes / -math.expm1(-self.object_bytes / step.period_bytes)
 
-    def allocate(self, step: Step, size: float, owner: float = 0.0) -> None:
+    def allocate(self, step: Step, size: float) -> None:
         """Allocate so many bytes in small objects, evenly over the step."""
         if size <= 0:
             return
         weight = self.weigh(step)
         count = int(step.rng.poisson(size / weight))
-        self.samples.add(step.now_s - step.dt_s * step.rng.random(count), weight, owner)
+        self.samples.add(step.now_s - step.dt_s * step.rng.random(count), weight, 0.0)
         self.allocated += count * weight
         self.true_bytes += size
 
@@ -108,6 +115,10 @@ class Leak(Site):
     per_s: float = 0.0
     start_s: float = 0.0
     held: int = 0
+    kept: Kept = "table"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return load if now_s > self.start_s else 0.0
 
     def step(self, step: Step) -> None:
         if step.now_s > self.start_s:
@@ -148,6 +159,10 @@ class WarmUp(Site):
     over_s: float = 30.0
     saturating: bool = True
     start_s: float = 0.0
+    kept: Kept = "table"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return (self._level(now_s) - self._level(now_s - 1.0)) / 1000.0
 
     def step(self, step: Step) -> None:
         self.allocate(step, self._level(step.now_s) - self._level(step.now_s - step.dt_s))
@@ -171,6 +186,10 @@ class Cache(Site):
     entries: OrderedDict[int, int] = field(default_factory=OrderedDict)
     asked: float = 0.0
     serial: int = 0
+    kept: Kept = "table"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return load * self.share if len(self.entries) < self.capacity else 0.0
 
     @property
     def length(self) -> int | None:
@@ -197,11 +216,13 @@ class Cache(Site):
         if gone:
             self.samples.keep(~np.isin(self.samples.owner, list(gone)))
             self.true_bytes -= self.entry_bytes * len(gone - set(born))
-        for owner in born:
-            if owner in gone:
-                self.allocated += self.entry_bytes
-            else:
-                self.allocate(step, self.entry_bytes, owner)
+        stay = np.array([owner for owner in born if owner not in gone], dtype=np.float64)
+        self.allocated += self.entry_bytes * len(born)
+        self.true_bytes += self.entry_bytes * stay.size
+        weight = self.weigh(step)
+        counts = step.rng.poisson(self.entry_bytes / weight, size=stay.size)
+        births = step.now_s - step.dt_s * step.rng.random(int(counts.sum()))
+        self.samples.add(births, weight, np.repeat(stay, counts))
 
     def _draw(self, rng: np.random.Generator, first: int, count: int) -> list[int]:
         match self.keys:
@@ -221,6 +242,10 @@ class Expiring(Site):
 
     per_request: float = 1 * KIB
     lives_s: float = 600.0
+    kept: Kept = "table"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return load if now_s < self.lives_s else 0.0
 
     @property
     def length(self) -> int | None:
@@ -243,6 +268,10 @@ class Batch(Site):
     total: float = 20 * MIB
     busy_s: float = 20.0
     every_s: float = 40.0
+    kept: Kept = "local"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return 1.0 if now_s % self.every_s <= self.busy_s else 0.0
 
     def step(self, step: Step) -> None:
         phase = step.now_s % self.every_s
@@ -260,6 +289,10 @@ class Container(Site):
     per_request: float = 8.0
     items_bytes: float = 4096.0
     size: float = 0.0
+    kept: Kept = "table"
+
+    def growing(self, now_s: float, load: float) -> float:
+        return self.per_request * load / 8
 
     @property
     def length(self) -> int | None:

@@ -18,6 +18,7 @@ HealthyKind: TypeAlias = Literal[
     "diurnal",
     "batch",
     "go cache",
+    "new cache",
     "native pool",
     "task ramp",
 ]
@@ -50,7 +51,7 @@ class Spec:
     least_every_s. day_s, day_every_s: how long a healthy service is watched and how often.
     new_service: share of healthy services without an earlier life; the others have had 1 to 3.
     deploys: share of healthy days in which the service is deployed anew at some time.
-    no_bound_told: share of bounded containers whose bound a retention search cannot read.
+    no_bound_told: share of healthy services with a bound that a retention search cannot read.
     period_bytes: the sampler's mean interval.
     """
 
@@ -61,7 +62,7 @@ class Spec:
     least_every_s: float = 10.0
     day_s: float = 86400.0
     day_every_s: float = 300.0
-    new_service: float = 0.25
+    new_service: float = 0.1
     deploys: float = 0.3
     no_bound_told: float = 0.1
     period_bytes: float = 512 * 1024.0

@@ -35,13 +35,17 @@ class Follower:
     ) -> tuple[tuple[Finding, ...], tuple[Finding, ...], tuple[Finding, ...]]:
         """Compare with the steps before: what is new, changed and resolved.
 
-        A confirmed leak stays one while it has any look of a leak, so that it does not flicker.
+        A confirmed leak stays one while it has any look of a leak, so that it does not flicker;
+        one that turns out to be of another leak goes without a word.
         """
         new: list[Finding] = []
         changed: list[Finding] = []
         resolved: list[Finding] = []
-        seen = set()
+        seen: set[tuple[str, bool, str, str]] = set()
+        kin: set[tuple[str, bool, str, str]] = set()
         for finding in found:
+            for is_count, file, function in finding.with_it:
+                kin.add((finding.service, not is_count, file, function))
             before = self._followed.get(finding.key)
             if before is None:
                 finding = replace(finding, first_seen_unix=self._wall())
@@ -60,6 +64,10 @@ class Follower:
             if (was.kind, was.stage, was.line) != (finding.kind, finding.stage, finding.line):
                 changed.append(finding)
         for key in [key for key in self._followed if key not in seen]:
+            if key in kin:
+                # It has not ended, it is said with another finding.
+                del self._followed[key]
+                continue
             self._followed[key].unseen += 1
             if self._followed[key].unseen >= _RESOLVED_AFTER:
                 resolved.append(self._followed.pop(key).finding)

@@ -7,10 +7,11 @@ memory is bounded by the store's bounds. It runs in the caller's thread; no othe
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from stanch.collect import (
+    FetchError,
     FixedTargets,
     Scrape,
     Scraper,
@@ -20,9 +21,20 @@ from stanch.collect import (
 )
 from stanch.collect.running import run_for_result
 from stanch.deaths import Death
-from stanch.detect import Finding, InstanceVerdict, Settings, judge_service
+from stanch.detect import (
+    Finding,
+    Fix,
+    InstanceVerdict,
+    ServiceVerdict,
+    Settings,
+    judge_service,
+)
 from stanch.server.follow import Follower
+from stanch.server.inspect import Ask, Inspector
 from stanch.store import Look, MemoryStore, ServiceSeries
+
+_MOST_SEARCHES = 4
+"""Retention searches at a time, each in a process of another service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,7 @@ class WatchState:
     elapsed_s: since the watcher began, monotonic. source_error: why the list of targets is not
     up to date, or what else of the watch does not work. A finding changes when its kind, stage or
     line does. deaths: those that were noticed since the state before, where they are kept. notes:
-    what else was done since then, in sentences.
+    what else was done since then, in sentences. fixes: what became of leaks of earlier releases.
     """
 
     step: int
@@ -73,6 +85,7 @@ class WatchState:
     new: tuple[Finding, ...] = ()
     changed: tuple[Finding, ...] = ()
     resolved: tuple[Finding, ...] = ()
+    fixes: tuple[Fix, ...] = ()
     source_error: str | None = None
     deaths: tuple[Death, ...] = ()
     notes: tuple[str, ...] = ()
@@ -130,6 +143,8 @@ class Watcher:
         self._lives: dict[Target, str] = {}
         self._follower = Follower(wall)
         self._answered = False
+        self._inspectors: dict[str, Inspector] = {}
+        self._verdicts: list[ServiceVerdict] = []
 
     def __enter__(self) -> "Watcher":
         return self
@@ -169,7 +184,7 @@ class Watcher:
         """One round: scrape all targets, store what they gave, judge every service."""
         targets = self._source.targets()
         self._forget_all_but(targets)
-        scrapes = run_for_result(self._runner, self._scraper.scrape(targets))
+        scrapes = run_for_result(self._runner, self._round(targets))
         for scrape in scrapes:
             look = observe(scrape)
             if self._witness is not None:
@@ -180,9 +195,12 @@ class Watcher:
                 self._lives[scrape.target] = _life_of(look)
                 self._store.add(look)
         verdicts = [
-            judge_service(self._store.series(service), self._settings)
+            judge_service(
+                self._store.series(service), self._settings, self._inspector(service).holders
+            )
             for service in self._store.services()
         ]
+        self._verdicts = verdicts
         instances = {
             (instance.service, instance.instance): instance
             for verdict in verdicts
@@ -200,7 +218,39 @@ class Watcher:
             new=new,
             changed=changed,
             resolved=resolved,
+            fixes=tuple(fix for verdict in verdicts for fix in verdict.fixes),
             source_error=self._source.error or self._crowded(),
+        )
+
+    def _inspector(self, service: str) -> Inspector:
+        return self._inspectors.setdefault(service, Inspector())
+
+    async def _round(self, targets: Sequence[Target]) -> list[Scrape]:
+        """Scrape all targets, and beside it make the retention search that was asked for."""
+        scrapes, _ = await asyncio.gather(self._scraper.scrape(targets), self._inspect())
+        return scrapes
+
+    async def _inspect(self) -> None:
+        """Make the retention searches that the last verdicts asked for: one a service, and so many
+        services in all, in turn."""
+        targets = {name: target for target, name in self._names.items()}
+
+        def asking(service: str) -> Ask:
+            async def ask(instance: str, path: str) -> bytes:
+                target = targets.get((service, instance))
+                if target is None:
+                    raise FetchError(f"{instance} is no target any more")
+                return await self._scraper.ask(target, path)
+
+            return ask
+
+        wanting = [verdict for verdict in self._verdicts if verdict.inspections]
+        first = self._step % len(wanting) if wanting else 0
+        await asyncio.gather(
+            *(
+                self._inspector(verdict.service).look(verdict.inspections, asking(verdict.service))
+                for verdict in (wanting[first:] + wanting[:first])[:_MOST_SEARCHES]
+            )
         )
 
     def _crowded(self) -> str | None:

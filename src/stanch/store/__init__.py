@@ -4,6 +4,7 @@ from stanch.store.life import OTHER, Bounds
 from stanch.store.memory import MemoryStore, StoreBounds
 from stanch.store.model import (
     BIRTH_BAND_S,
+    FILES,
     Frame,
     Look,
     ProcessLook,
@@ -15,6 +16,7 @@ from stanch.store.series import Births, Counts, LifeSeries, ServiceSeries, Store
 
 __all__ = [
     "BIRTH_BAND_S",
+    "FILES",
     "OTHER",
     "Births",
     "Bounds",

@@ -22,7 +22,7 @@ NEAR_LIMIT = 0.9
 
 _ABSURD = 1e18
 
-_MOMENT, _RSS, _MEMORY, _HEAP, _RUNTIME, _REQUESTS, _IN_FLIGHT, _FRESH = range(8)
+_MOMENT, _RSS, _MEMORY, _HEAP, _RUNTIME, _REQUESTS, _IN_FLIGHT, _SLACK, _PAGES, _FRESH = range(10)
 _ADDED_UP = ("rss_bytes", "live_heap_bytes", "runtime_bytes", "requests", "in_flight")
 
 
@@ -90,6 +90,7 @@ class Life:
         self._object_bytes: dict[Stack, float] = {}
         self._period_bytes = 0.0
         self._limit_bytes: float | None = None
+        self._release = ""
 
     @property
     def last(self) -> Look:
@@ -122,6 +123,7 @@ class Life:
         self._moments.append(self._moment(look, now_s, fresh))
         if look.limit_bytes and _is_sound(look.limit_bytes):
             self._limit_bytes = look.limit_bytes
+        self._release = look.release or self._release
         self._last = look
 
     def near_limit(self) -> bool:
@@ -134,7 +136,7 @@ class Life:
 
     def series(self, *, ended: bool = False) -> LifeSeries:
         """Everything known, as arrays that later looks do not change."""
-        moments = np.array(self._moments, dtype=np.float64).reshape(-1, 8).T
+        moments = np.array(self._moments, dtype=np.float64).reshape(-1, 10).T
         keys = self._heap.keys
         live, allocated = self._heap.layer(0), self._heap.layer(1)
         births = self._births.series(keys) if self._has_births else None
@@ -170,6 +172,10 @@ class Life:
                 count=self._counts.layer(0),
             ),
             ended_near_limit=ended and self.near_limit(),
+            release=self._release,
+            slack_bytes=moments[_SLACK],
+            page_cache_bytes=moments[_PAGES],
+            max_fds=self._last.max_fds if _is_sound(self._last.max_fds) else None,
         )
 
     def _moment(self, look: Look, now_s: float, fresh: bool) -> tuple[float, ...]:
@@ -178,7 +184,11 @@ class Life:
             heap = sum(stack.live_bytes for process in look.processes for stack in process.heap)
         if heap is None and self._moments:
             heap = self._moments[-1][_HEAP]
-        numbers = (rss, memory_of(look), heap, runtime, requests, in_flight)
+        others = [
+            number if _is_sound(number) else None
+            for number in (look.slack_bytes, look.page_cache_bytes)
+        ]
+        numbers = (rss, memory_of(look), heap, runtime, requests, in_flight, *others)
         return (now_s, *(np.nan if number is None else number for number in numbers), float(fresh))
 
     def _take_births(self, look: Look, now_s: float) -> None:

@@ -25,6 +25,10 @@ class Frame(NamedTuple):
 Stack: TypeAlias = tuple[Frame, ...]
 
 
+FILES: Stack = (Frame("(open files)", "", 0),)
+"""Where open files are counted: no stack tells who opened them."""
+
+
 @dataclass(frozen=True, slots=True)
 class StackHeap:
     """The sampled heap of one stack in one process.
@@ -47,7 +51,7 @@ BIRTH_BAND_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StackCount:
-    """How many goroutines, threads or tasks (`kind`) stood at one stack."""
+    """How many goroutines, threads, tasks or open files ("fd") stood at one stack."""
 
     kind: str
     stack: Stack
@@ -85,6 +89,9 @@ class Look:
     language: "python", "go" or "" when unknown.
     limit_bytes, working_set_bytes: of the memory cgroup, or the limit given by the user.
     processes: the first one is the oldest, whose end is the end of the target's life.
+    release: which build of the service runs, "" when it does not tell. slack_bytes: what its
+    allocators hold free, for reuse. page_cache_bytes: of its container. max_fds: how many files it
+    may open; how many it has is a count of kind "fd" at FILES.
     """
 
     service: str
@@ -96,3 +103,7 @@ class Look:
     limit_bytes: float | None = None
     working_set_bytes: float | None = None
     counts: tuple[StackCount, ...] = ()
+    release: str = ""
+    slack_bytes: float | None = None
+    page_cache_bytes: float | None = None
+    max_fds: float | None = None

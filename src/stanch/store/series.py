@@ -51,6 +51,9 @@ class LifeSeries:
     object_bytes: (stacks,) mean size of the live objects, NaN when there are none.
     period_bytes: the largest mean sampling distance of the life.
     ended_near_limit: the life is over and its last memory was at its limit.
+    release: which build of the service it runs, "" when unknown. slack_bytes: (looks,) what
+    allocators hold free, for reuse. page_cache_bytes: (looks,) of the container. max_fds: how many
+    files it may open. These are None, and single looks NaN, when unknown.
     """
 
     service: str
@@ -74,6 +77,10 @@ class LifeSeries:
     births: Births | None
     counts: Counts
     ended_near_limit: bool = False
+    release: str = ""
+    slack_bytes: Floats | None = None
+    page_cache_bytes: Floats | None = None
+    max_fds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Real programs under the real agent: leaks, each with its repaired twin, and look-alikes."""

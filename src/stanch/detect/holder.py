@@ -1,0 +1,132 @@
+"""What a retention search says about the container that holds a suspect's memory.
+
+The search is the agent's (`/debug/stanch/retention`, docs/retention.md); this reads its answer.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from stanch.detect.groups import Place
+
+Behaviour: TypeAlias = Literal["unbounded", "endless", "bounded", "lost", "unknown"]
+"""unbounded: a container that tells no bound, and grows; its entries may yet expire. endless: one
+that by its kind never drops anything. bounded: at its bound or on the way to it. lost: no Python
+object holds it, a missing decref or a cycle nobody collects. unknown: the answer does not say."""
+
+_LOST = ("not reachable from any Python object", "reference held only from C", "uncollectable")
+_HALF = 0.5
+_DEEPEST = 32
+_RUNNING = re.compile(r"(?:^local \S+ of|^held by running|\bcoroutine) (\S+)")
+_ENDLESS = "functools.lru_cache"
+_PASSING = ("local ", "held by running ")
+_MAYBE_BOUNDED = ("OrderedDict",)
+"""Hand-written caches that drop their oldest entry are made of these; their bound may be a
+constant somewhere that no search reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What holds a suspect's memory, as of one look at one replica.
+
+    name, kind: of the container, "" when there is none. length, bound: entries, None when not
+    told. per_second: growth of its entries. at_bytes: the suspect's growth when it was looked at.
+    through: the functions of suspended coroutines and running frames that most of it is held by.
+    """
+
+    behaviour: Behaviour
+    name: str = ""
+    kind: str = ""
+    length: int | None = None
+    bound: int | None = None
+    per_second: float | None = None
+    at_bytes: float = 0.0
+    through: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A retention search worth making: which function's memory, in which instance.
+
+    grown_bytes: of the suspect in that instance, to be handed to `holder_of`.
+    """
+
+    instance: str
+    place: Place
+    grown_bytes: float
+
+
+def holder_of(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
+    """Read the answer of the retention endpoint; never raises for what it may hold.
+
+    Of the containers through which at least half of the memory goes, one with a bound counts
+    first, wherever on the path it is: what is within a bounded cache is bounded.
+    """
+    return replace(_container(answer, grown_bytes), through=frozenset(_running(answer)))
+
+
+def _running(answer: Mapping[str, Any]) -> Iterator[str]:
+    """The functions on the branches that hold half of the memory or more."""
+    least = _HALF * (_number(answer.get("bytes")) or 0.0)
+    branches = answer.get("paths")
+    for _ in range(_DEEPEST):
+        heavy = [
+            branch
+            for branch in (branches if isinstance(branches, list) else [])
+            if isinstance(branch, Mapping) and (_number(branch.get("bytes")) or 0.0) >= least
+        ]
+        if not heavy:
+            return
+        for field in ("reference", "type"):
+            if found := _RUNNING.search(str(heavy[0].get(field, ""))):
+                yield found[1]
+        branches = heavy[0].get("holds")
+
+
+def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
+    whole = _number(answer.get("bytes")) or 0.0
+    holders = answer.get("holders")
+    found = [
+        one
+        for one in (holders if isinstance(holders, list) else [])
+        if isinstance(one, Mapping) and (_number(one.get("bytes")) or 0.0) >= _HALF * whole
+    ]
+    for one in found:
+        if _number(one.get("bound")) is not None:
+            return _holder(one, "bounded", grown_bytes)
+    for one in found:
+        name, kind = str(one.get("name", "")), str(one.get("type", ""))
+        # What a running function holds may go when it returns.
+        if name.startswith(_PASSING):
+            continue
+        if (_number(one.get("growth_per_second")) or 0.0) > 0:
+            if _ENDLESS in kind or _ENDLESS in name:
+                return _holder(one, "endless", grown_bytes)
+            maybe = any(each in kind for each in _MAYBE_BOUNDED)
+            return _holder(one, "unknown" if maybe else "unbounded", grown_bytes)
+    paths = answer.get("paths")
+    for path in paths if isinstance(paths, list) else []:
+        if not isinstance(path, Mapping) or (_number(path.get("bytes")) or 0.0) < _HALF * whole:
+            continue
+        reference = str(path.get("reference", ""))
+        if any(lost in reference for lost in _LOST):
+            return Holder("lost", name=reference, at_bytes=grown_bytes)
+    return Holder("unknown", at_bytes=grown_bytes)
+
+
+def _holder(one: Mapping[str, Any], behaviour: Behaviour, grown_bytes: float) -> Holder:
+    length, bound = _number(one.get("length")), _number(one.get("bound"))
+    return Holder(
+        behaviour,
+        name=str(one.get("name", "")),
+        kind=str(one.get("type", "")),
+        length=None if length is None else int(length),
+        bound=None if bound is None else int(bound),
+        per_second=_number(one.get("growth_per_second")),
+        at_bytes=grown_bytes,
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

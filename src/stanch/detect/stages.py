@@ -1,0 +1,151 @@
+"""How sure it is that a growth is a leak: suspect, probable or confirmed, and on what evidence.
+
+A cache that is filling and a leak look alike until the cache is full, so growth alone has to take
+a large share of the room below the limit. What else is known lowers that share, or forbids to
+accuse: a death of the same growth, what holds the memory, and what earlier lives did.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stanch.detect.cause import Cause, Earlier
+from stanch.detect.envelope import Envelope
+from stanch.detect.finding import LEAKS, Kind, Stage
+from stanch.detect.groups import Place
+from stanch.detect.holder import Holder
+from stanch.detect.room import Room, memory_since
+from stanch.detect.settings import Settings
+from stanch.store.series import LifeSeries
+
+_RECENT_LOOKS = 3
+
+NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known beside the series of the life itself.
+
+    died_of: what earlier lives of the service died of. envelope: what they did otherwise, None
+    when there were none. holders: what holds the memory of a place, where that was looked at.
+    """
+
+    died_of: frozenset[tuple[Kind, Place]] = frozenset()
+    envelope: Envelope | None = None
+    holders: tuple[tuple[Place, Holder], ...] = ()
+
+    def holder(self, cause: Cause) -> Holder | None:
+        """What holds the memory of a cause; None when nobody looked, or it is no heap memory."""
+        if cause.is_count:
+            return None
+        for place, holder in self.holders:
+            if place in cause.places:
+                return holder
+        return None
+
+
+NOTHING = Known()
+
+
+def staged(
+    cause: Cause,
+    life: LifeSeries,
+    room: Room,
+    known: Known,
+    settings: Settings,
+    *,
+    is_dying: bool,
+) -> Cause:
+    """The cause with its stage and the evidence beside its own growth."""
+    if not (cause.leaks and cause.kind in LEAKS):
+        return cause
+    cause = replace(
+        cause,
+        repeats=any((cause.kind, place) in known.died_of for place in cause.places),
+        holder=known.holder(cause),
+        earlier=known.envelope.relation(cause, life) if known.envelope else Earlier("untold"),
+    )
+    growth = cause.growth
+    watched = (
+        is_dying
+        and growth.looks >= settings.min_looks
+        and growth.watched_s >= settings.watched * growth.duration_s
+        and _goes_on(cause, life, settings)
+        and _is_part(cause, life, settings.good_part)
+    )
+    if not watched:
+        return cause
+    needed = needed_share(cause, room.left_bytes, settings)
+    if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
+        needed = settings.confirmed
+    stage: Stage = "suspect"
+    if settings.probable <= cause.share and needed < NEVER:
+        stage = "probable"
+    if cause.share >= needed or cause.joint_share >= settings.jointly * needed:
+        stage = "confirmed"
+    return replace(cause, stage=stage)
+
+
+def needed_share(cause: Cause, left_bytes: float, settings: Settings) -> float:
+    """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
+
+    left_bytes: what is left below the limit now.
+    """
+    if cause.repeats:
+        return 0.0
+    if cause.holder is not None and _will_be_full(cause, cause.holder, left_bytes):
+        return NEVER
+    if cause.earlier.relation == "known":
+        return NEVER
+    needed = settings.confirmed
+    if cause.earlier.relation in ("new", "steeper"):
+        needed = settings.changed
+    if cause.holder is not None and cause.holder.behaviour in ("endless", "lost"):
+        needed = settings.held_for_good
+    elif cause.holder is not None and cause.holder.behaviour == "unbounded":
+        needed = min(needed, settings.held)
+    return needed
+
+
+def _will_be_full(cause: Cause, holder: Holder, left_bytes: float) -> bool:
+    """Whether the holder's bound stops the growth before the limit does.
+
+    A container that was at its bound when it was looked at, and whose memory has grown on by half
+    since, is not what bounds it.
+    """
+    if holder.behaviour != "bounded" or not holder.bound or not holder.length:
+        return False
+    grown = cause.growth.grown_until_now
+    to_come = max(holder.at_bytes, 1.0) * max(holder.bound / holder.length - 1.0, 0.0)
+    if grown > 1.5 * (holder.at_bytes + to_come):
+        return False
+    return holder.at_bytes + to_come - grown < left_bytes
+
+
+def _goes_on(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
+    """Whether memory has followed the growth up to the last look.
+
+    Births say late that a cache has reached its bound: when the first old entry goes. Memory
+    itself says it at once.
+    """
+    known = np.isfinite(life.memory_bytes)
+    times, memory = life.time_s[known], life.memory_bytes[known]
+    if times.size < _RECENT_LOOKS + 1:
+        return False
+    recent_s = max(times[-1] - times[-1 - _RECENT_LOOKS], settings.recent * cause.growth.duration_s)
+    since = float(np.interp(times[-1] - recent_s, times, memory))
+    expected = 0.0 if cause.is_count else cause.growth.rate * recent_s
+    return bool(memory[-1] - since > settings.followed * expected)
+
+
+def _is_part(cause: Cause, life: LifeSeries, least: float) -> bool:
+    """Whether the cause has at least this part in the growth of memory since it began.
+
+    When death is near, the room left is so small that any trifle seems to fill it.
+    """
+    since = memory_since(life, cause.growth.onset_s)
+    if since is None or cause.is_count:
+        return True
+    return cause.growth.grown_until_now >= least * since
