@@ -49,4 +49,4 @@ def finding_of(row: FindingRow) -> Finding:
 
 def _as_tuple(value: Any) -> Any:
     """JSON has lists where a finding has tuples."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
