@@ -156,3 +156,28 @@ def test_a_pushed_leak_is_found(tmp_path: Path) -> None:
         assert life.language == "python"
         (target,) = store.history.targets()
         assert (target.origin, target.service) == ("push", "pushing")
+
+
+def test_what_keeps_a_scraped_leak_is_asked_for(tmp_path: Path) -> None:
+    """A confirmed leak of a scraped Python process is written down with the path to its root."""
+    script = tmp_path / "remembering.py"
+    script.write_text(LEAK)
+    socket = tmp_path / "agent.sock"
+    listen = ("--listen", f"unix:{socket}", "--service", "kept", "--interval", "64KiB")
+    target = parse_target(f"unix:{socket} service=kept limit=160MiB")
+    with open_store("chdb", tmp_path / "data", bounds=BOUNDS) as store:
+
+        async def explained() -> None:
+            until = time.monotonic() + PATIENCE_S
+            while not (
+                found := [
+                    row for row in store.history.findings("kept") if row.retention is not None
+                ]
+            ):
+                assert time.monotonic() < until
+                await asyncio.sleep(0.2)
+            assert found[0].function == "remember"
+            assert "kept" in str(found[0].retention)
+
+        with running(*STANCH, "run", *listen, "--", sys.executable, script):
+            run_fleet(Fleet(store, Targets((target,)), QUICK), explained)

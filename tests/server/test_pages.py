@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,19 @@ def test_unknown_things(url: str, path: str) -> None:
     answer = httpx.get(url + path)
     assert answer.status_code == 404
     assert "<h1>Not found</h1>" in answer.text
+
+
+def test_what_keeps_a_leak_is_shown(store: SqlStore, url: str) -> None:
+    """The heaviest path of an answer stands in the page, whatever else a target put into it."""
+    (row,) = store.history.findings()
+    deep = {"reference": "kept <b>list</b>", "bytes": 9, "length": 1234, "holds": "no list"}
+    paths = [{"bytes": 1, "type": "lighter"}, {"bytes": 5, "type": "dict", "holds": [deep]}, 7]
+    store.write_findings([replace(row, retention={"paths": paths})])
+    page = httpx.get(f"{url}/findings/{row.finding}").text
+    assert "kept &lt;b&gt;list&lt;/b&gt;" in page
+    assert "1,234 entries" in page
+    assert "lighter" not in page
+    store.write_findings([row])
 
 
 def flame_of(text: str) -> dict[str, Any]:

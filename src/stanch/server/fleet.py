@@ -19,11 +19,12 @@ from stanch.collect import Scrape, Scraper, Target, TargetSource, observe
 from stanch.collect.received import Received
 from stanch.detect import Finding, InstanceVerdict, Settings, judge_service
 from stanch.profile import ProfileError
+from stanch.server.explain import Explainer
 from stanch.server.follow import Follower
-from stanch.server.ledger import finding_name, finding_of, finding_row
+from stanch.server.ledger import Ledger
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store.errors import StoreError
-from stanch.store.history import HEAP, FindingRow, FindingStatus, TimeRange
+from stanch.store.history import HEAP
 from stanch.store.history import TargetRow as TargetHealth
 from stanch.store.rows import COUNTED_TOGETHER
 from stanch.store.sqlstore import Extra, SqlStore, Taken
@@ -31,7 +32,6 @@ from stanch.store.sqlstore import Extra, SqlStore, Taken
 _log = logging.getLogger("stanch.server")
 _TARGETS_READ_EVERY_S = 5.0
 _MOST_PUSHERS = 100_000
-_MOST_FINDINGS = 10_000
 _PUSHER_SILENT_S = 600.0
 
 
@@ -78,9 +78,9 @@ class Fleet:
         )
         self._health: dict[Target, TargetHealth] = {}
         self._pushers: dict[tuple[str, str], TargetHealth] = {}
-        firing = store.history.findings(status="firing", most=_MOST_FINDINGS)
-        self._written = {row.finding: row for row in firing}
-        self._follower = Follower(wall, map(finding_of, firing))
+        self._ledger = Ledger(store, wall)
+        self._follower = Follower(wall, self._ledger.known())
+        self._explainer = Explainer(self._ledger, self._by_instance, monotonic)
         self._step = 0
         self.trouble: str | None = None
 
@@ -149,13 +149,7 @@ class Fleet:
         new, changed, resolved = self._follower.follow(found)
         self._step += 1
         now_s = self._wall()
-        releases = {service: self._release(service) for service in {one.service for one in new}}
-        rows = [
-            self._row(finding, now_s, "firing", releases) for finding in self._follower.findings
-        ]
-        rows += [self._row(finding, now_s, "resolved", releases) for finding in resolved]
-        self._store.write_findings(rows)
-        self._written = {row.finding: row for row in rows if row.status == "firing"}
+        self._ledger.write(self._follower.findings, resolved)
         health = self._judged_health(instances)
         self._store.write_targets(health)
         return WatchState(
@@ -185,10 +179,13 @@ class Fleet:
         if look is None:
             return "", scrape.error or "gave nothing to look at"
         try:
-            self._store.take(look, _profiles(scrape), Extra())
+            self._store.take(look, taken_of(scrape), Extra())
         except (StoreError, ProfileError) as error:
             return look.service, str(error)
         return look.service, scrape.error or ""
+
+    def _by_instance(self) -> dict[str, Target]:
+        return {target.instance: target for target in self._health}
 
     async def _detect_forever(self) -> None:
         while True:
@@ -196,6 +193,7 @@ class Fleet:
             try:
                 state = await asyncio.to_thread(self.detect_once)
                 await asyncio.to_thread(self._told, state)
+                await self._explainer.explain(state.findings)
             except StoreError as error:
                 self.trouble = str(error)
             except Exception as error:
@@ -204,25 +202,6 @@ class Fleet:
                 self.trouble = f"detection failed: {error}"
             else:
                 self.trouble = None
-
-    def _release(self, service: str) -> str:
-        """The newest release of a service that runs, "" when it is unknown."""
-        now_s = self._wall()
-        releases = self._store.history.releases(service, TimeRange(now_s - 3600, now_s + 60))
-        return releases[-1] if releases else ""
-
-    def _row(
-        self, finding: Finding, now_s: float, status: FindingStatus, releases: dict[str, str]
-    ) -> FindingRow:
-        """The row of a finding; the release in which it was first seen stays."""
-        before = self._written.get(finding_name(finding))
-        return finding_row(
-            finding,
-            now_s,
-            status,
-            before.release if before else releases.get(finding.service, ""),
-            before.retention if before else None,
-        )
 
     def _judged_health(
         self, instances: dict[tuple[str, str], InstanceVerdict]
@@ -239,7 +218,7 @@ class Fleet:
         return judged
 
 
-def _profiles(scrape: Scrape) -> list[Taken]:
+def taken_of(scrape: Scrape) -> list[Taken]:
     """The profiles of a scrape as they came; a heap that was seen before is left out."""
     profiles = [
         Taken(HEAP, heap.raw, number)

@@ -50,7 +50,7 @@ def serve(
     checked(configuration, bool(tokens.listed()))
     source = find_targets(configuration.targets)
     with contextlib.ExitStack() as ending:
-        listener = _listener(*configuration.address)
+        listener = listen_on(*configuration.address)
         ending.callback(listener.close)
         store = ending.enter_context(open_store(configuration.store, configuration.data))
         options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
@@ -69,7 +69,7 @@ def serve(
         # uvicorn raises the signal that ended it once more; the store is yet to be closed then.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(_uvicorn(application, configuration)).run(sockets=[listener])
+            uvicorn.Server(http_settings(application, configuration)).run(sockets=[listener])
 
 
 def _told(
@@ -114,7 +114,8 @@ def _report(task: "asyncio.Task[None]", store: SqlStore) -> None:
         store.notice(f"scraping has stopped: {error}; restart the server")
 
 
-def _uvicorn(application: Starlette, configuration: ServerConfiguration) -> uvicorn.Config:
+def http_settings(application: Starlette, configuration: ServerConfiguration) -> uvicorn.Config:
+    """How HTTP is spoken: bounded in connections and time."""
     return uvicorn.Config(
         application,
         log_level="warning",
@@ -130,7 +131,8 @@ def _uvicorn(application: Starlette, configuration: ServerConfiguration) -> uvic
     )
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listen_on(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ServeError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -6,7 +6,7 @@ started, by the process's own monotonic clock. Wall-clock times are carried for 
 Stacks are leaf first, as in pprof.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 
@@ -107,3 +107,17 @@ class Look:
     slack_bytes: float | None = None
     page_cache_bytes: float | None = None
     max_fds: float | None = None
+
+
+def thin(look: Look) -> Look:
+    """The look without its stacks: their sums as one stack."""
+    return replace(
+        look, counts=(), processes=tuple(_thin_process(process) for process in look.processes)
+    )
+
+
+def _thin_process(process: ProcessLook) -> ProcessLook:
+    if len(process.heap) <= 1:
+        return process
+    allocated = sum(heap.allocated_bytes for heap in process.heap)
+    return replace(process, heap=(StackHeap((), allocated, 0.0, 0.0),))

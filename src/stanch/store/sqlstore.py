@@ -20,7 +20,7 @@ from stanch.store.history import HEAP, Autopsy, FindingRow, History, TargetRow
 from stanch.store.intake import Intake, IntakeBounds
 from stanch.store.life import memory_of
 from stanch.store.lookprofile import look_profiles
-from stanch.store.model import Look, ProcessLook, StackHeap
+from stanch.store.model import Look, StackHeap, thin
 from stanch.store.record import LifeState, Numbers, Payload, Record
 from stanch.store.retention import Retention, RetentionBounds
 from stanch.store.rows import (
@@ -125,7 +125,7 @@ class SqlStore:
         with self._lock:
             memory_bytes = memory_of(look)
             chosen = extra or Extra()
-            moment = self._tracker.place(_thin(look), memory_bytes, chosen.release)
+            moment = self._tracker.place(thin(look), memory_bytes, chosen.release)
         band_s = band_width_s(moment.age_s) if ages_known else 0
         offsets_s = moment.offsets_s or (0.0,)
         if rows is None:
@@ -244,20 +244,6 @@ def _running(engine: Engine, now_ms: int) -> list[LifeState]:
 
 def _unknown_as_none(pid: int, limit_bytes: float, memory_bytes: float) -> tuple[Any, ...]:
     return pid if pid >= 0 else None, known(limit_bytes), known(memory_bytes)
-
-
-def _thin(look: Look) -> Look:
-    """The look without its stacks: their sums as one stack."""
-    return replace(
-        look, counts=(), processes=tuple(_thin_process(process) for process in look.processes)
-    )
-
-
-def _thin_process(process: ProcessLook) -> ProcessLook:
-    if len(process.heap) <= 1:
-        return process
-    allocated = sum(heap.allocated_bytes for heap in process.heap)
-    return replace(process, heap=(StackHeap((), allocated, 0.0, 0.0),))
 
 
 def _with_sums(look: Look, profiles: Sequence[Taken], rows: Sequence[Rows]) -> Look:

@@ -1,6 +1,6 @@
 """The page of a finding: what it says, how it grew, what keeps it and what to do now."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -24,6 +24,7 @@ from stanch.store.history import (
 _BEFORE_S = 900.0
 _MOST_AHEAD = 0.5
 _NODE_FRACTION = 0.002
+_MOST_STEPS = 64
 
 
 class FindingPage:
@@ -56,6 +57,7 @@ class FindingPage:
             memory, within, self._marks(lives, within), f"memory of {row.service}", forecast
         )
         life = _life_of(finding, row, lives)
+        is_refresh = "x-stanch-live" in request.headers
         return "finding.html", {
             "row": row,
             "one": finding,
@@ -66,7 +68,7 @@ class FindingPage:
             "names": sorted({one.life.instance for one in memory}),
             "at": int(row.last_unix_s) + 1,
             "births": self._births(finding, life),
-            "flame": self._growth(finding, row, life),
+            "flame": None if is_refresh else self._growth(finding, row, life),
             "life": life,
             "paths": _paths(row.retention),
         }
@@ -130,12 +132,26 @@ def _forecast(finding: Finding, row: FindingRow, memory: Sequence[MemorySeries])
     return Forecast(now_s, memory_bytes, limit_bytes, now_s + soonest_s, now_s + latest_s)
 
 
-def _paths(retention: Any) -> list[dict[str, Any]]:
-    """The references of the heaviest path to the root, each with its type and bytes."""
-    steps: list[dict[str, Any]] = []
-    branches = (retention or {}).get("paths", [])
-    while branches:
-        heaviest = max(branches, key=lambda branch: branch["bytes"])
-        steps.append(heaviest)
-        branches = heaviest.get("holds", [])
+def _paths(retention: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The references of the heaviest path to the root. A target wrote it, so nothing is trusted."""
+    steps: list[dict[str, str]] = []
+    branches = retention.get("paths") if retention is not None else None
+    while isinstance(branches, list) and branches and len(steps) < _MOST_STEPS:
+        known = [branch for branch in branches if _is_branch(branch)]
+        if not known:
+            break
+        heaviest: dict[str, Any] = max(known, key=lambda branch: branch["bytes"])
+        length = heaviest.get("length")
+        steps.append(
+            {
+                "name": str(heaviest.get("reference") or heaviest.get("type") or "?"),
+                "behaviour": str(heaviest.get("behaviour") or ""),
+                "entries": f"{length:,} entries" if isinstance(length, int) else "",
+            }
+        )
+        branches = heaviest.get("holds")
     return steps
+
+
+def _is_branch(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("bytes"), int | float)

@@ -1,7 +1,7 @@
 "use strict";
 // Live update without reload: the main part is fetched again, and what has changed of it is put in
 // place, unless somebody works in it just now. A page with parts that must stay names those that
-// may change by data-part.
+// may change by data-part; the server need not make the others (x-stanch-live).
 
 const main = document.getElementById("main");
 const everyMs = Number(main.dataset.live) * 1000;
@@ -14,7 +14,7 @@ const last = shown.map((part) => part.innerHTML);
 
 async function refresh() {
   if (document.hidden || String(getSelection())) return;
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  const answer = await fetch(location.href, { headers: { accept: "text/html", "x-stanch-live": "1" } });
   if (!answer.ok || answer.redirected) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   partsOf(fresh.getElementById("main")).forEach((part, index) => {
