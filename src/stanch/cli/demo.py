@@ -42,6 +42,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--keep", action="store_true", help="keep logs, live tables and sources in the temp folder"
     )
+    parser.add_argument(
+        "--pages",
+        action="store_true",
+        help="show it live in the server's pages, on CPU time that is left over; prints the URL",
+    )
     parser.set_defaults(run=run)
 
 
@@ -71,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         full=arguments.full,
         window_s=arguments.duration,
         keep=arguments.keep,
+        pages=arguments.pages,
     )
     try:
         if arguments.recycle:

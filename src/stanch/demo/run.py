@@ -28,6 +28,7 @@ from .nodebackend import POLICY, NodeBackend, answers
 from .outcome import Outcome
 from .record import Record
 from .scenario import FULL, MIB, SMALL, SMALL_FIXED, Scale, load_plan
+from .showing import Showing, missing_packages
 from .timeline import Timeline, duration, gauges
 from .truth import HEALTHY, SEEDED_LEAKS
 from .verdict import Verdict, judge_incident, judge_recycled, judge_repaired
@@ -46,7 +47,7 @@ class DemoOptions:
 
     `window_s` overrides how long the load lasts, in seconds; `scale` overrides the scale, and
     `least_nodes` the nodes of services that have fewer. `recycle` has nodes recycled before they
-    die, and the run is judged by that.
+    die, and the run is judged by that. `pages` shows it live in the server's pages.
     """
 
     fixed: bool = False
@@ -56,6 +57,7 @@ class DemoOptions:
     scale: Scale | None = None
     least_nodes: int = 1
     recycle: bool = False
+    pages: bool = False
 
 
 def scale_of(options: DemoOptions) -> Scale:
@@ -76,12 +78,20 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
         deployment = deploy(workplace, options.least_nodes)
         if deployment.left_out:
             timeline.note(f"Note: {deployment.left_out}.")
+        showing = _showing(workplace, ending, timeline) if options.pages else None
         limiter = choose_limiter()
         ending.callback(_remove_limits, limiter, timeline)
         specs = node_specs(deployment, scale, fixed=options.fixed)
         supervisor = Supervisor(specs, limiter)
         ending.callback(supervisor.stop)
         _introduce(timeline, deployment, scale, limiter, options)
+        if showing is not None:
+            url = showing.url()
+            timeline.note(
+                f"See it live while it runs: {url}"
+                if url
+                else "Note: the pages did not start; see pages.log with --keep."
+            )
         supervisor.start()
         wait_until_ready(deployment, supervisor)
         baselines = supervisor.used_bytes()
@@ -95,7 +105,7 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
             data = workplace.directory("data")
             backend = NodeBackend(supervisor, meter, deployment.addresses)
             recycled = [(POLICY, backend)] if options.recycle else []
-            watching = ending.enter_context(Watching(watched, data, tables, recycled))
+            watching = ending.enter_context(Watching(watched, data, tables, recycled, showing))
             incident = Incident(deployment, scale, supervisor, meter, watching, timeline, options)
             incident.run()
             watching.stop()
@@ -231,6 +241,18 @@ class Incident:
         self._timeline.death(at_s, died, under_load_s, self.logbook.take_forecast(died.service))
         if found is not None:
             self._timeline.autopsy(at_s, found)
+
+
+def _showing(
+    workplace: Workplace, ending: contextlib.ExitStack, timeline: Timeline
+) -> Showing | None:
+    """Start the pages, where what they need is installed."""
+    if missing := missing_packages():
+        timeline.note(f"Note: no pages without {', '.join(missing)}; pip install 'stanch[server]'.")
+        return None
+    showing = Showing(workplace.directory("pages"), workplace.directory("logs") / "pages.log")
+    ending.callback(showing.stop)
+    return showing
 
 
 def wait_until_ready(deployment: Deployment, supervisor: Supervisor) -> None:

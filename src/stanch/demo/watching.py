@@ -11,7 +11,7 @@ from types import TracebackType
 from stanch.alert import Policy
 from stanch.alert.configuration import AlarmConfiguration
 from stanch.alert.message import Message
-from stanch.collect import FixedTargets
+from stanch.collect import FixedTargets, Scrape
 from stanch.collect.targets import Target
 from stanch.deaths import Death
 from stanch.detect import Finding
@@ -22,8 +22,10 @@ from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
 from stanch.server.recycling import Recycling, TargetClients
 from stanch.server.watch import Watcher, WatchState
+from stanch.store import Look
 
 from .errors import DemoError
+from .showing import Showing
 
 EVERY_SECONDS = 2.5
 STOP_SECONDS = 20.0
@@ -35,6 +37,7 @@ class Watching:
     It is given targets and, for autopsies, where live tables are: what it finds, it finds as it
     would anywhere. Alarms fire from `probable` on, so that each stage of a leak is counted.
     data: a directory for its journal. recycled: how nodes are recycled; none are without.
+    showing: where it is shown.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Watching:
         data: Path,
         tables: Iterable[Path],
         recycled: Sequence[tuple[RecyclePolicy, Backend]] = (),
+        showing: Showing | None = None,
     ) -> None:
+        self._showing = showing
         self._recycled = tuple(recycled)
         self._targets = tuple(targets)
         self._data = data
@@ -110,7 +115,7 @@ class Watching:
             with contextlib.ExitStack() as ending:
                 chronicle = ending.enter_context(Chronicle(self._data, self._tables))
                 watcher = ending.enter_context(
-                    Watcher(self._targets, EVERY_SECONDS, witness=chronicle.witness)
+                    Watcher(self._targets, EVERY_SECONDS, witness=self._witnesses(chronicle))
                 )
                 clients = TargetClients(FixedTargets(self._targets))
                 recycling = ending.enter_context(
@@ -133,6 +138,17 @@ class Watching:
             with self._lock:
                 self._failure = problem
 
+    def _witnesses(self, chronicle: Chronicle) -> Callable[[Scrape, Look | None], None]:
+        showing = self._showing
+        if showing is None:
+            return chronicle.witness
+
+        def witness(scrape: Scrape, look: Look | None) -> None:
+            chronicle.witness(scrape, look)
+            showing.witness(scrape, look)
+
+        return witness
+
     def _step(
         self, watcher: Watcher, chronicle: Chronicle, recycling: Recycling, alarming: Alarming
     ) -> None:
@@ -143,6 +159,8 @@ class Watching:
         told = alarming.take(state, recycling.conditions())
         if trouble := alarming.trouble or chronicle.trouble or recycling.trouble:
             raise DemoError(f"the journal does not work: {trouble}")
+        if self._showing is not None:
+            self._showing.take(state)
         with self._lock:
             self._state = state
             self._deaths += state.deaths
