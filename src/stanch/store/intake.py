@@ -2,8 +2,8 @@
 
 One thread takes segments of the write-ahead log one after the other, each when it is large or old
 enough, makes its blocks and inserts them under its token; then the segment goes. What a process
-left behind is taken first by the next one. A profile that is known by its name already is passed
-over, as tokens expire.
+left behind is taken first by the next one, which looks whether all of it has come into the tables.
+A profile that is known by its name already is passed over, as tokens expire.
 
 Locks: `_lock` guards the open segment, its decoded records, the waiting segments and the names;
 the inserting thread takes it for moments only, never while it inserts.
@@ -20,6 +20,7 @@ from pathlib import Path
 from stanch.profile import ProfileError
 from stanch.store.engine import Engine
 from stanch.store.errors import StoreError, StoreFullError
+from stanch.store.mend import insert_missing
 from stanch.store.record import decode_record, encode_record
 from stanch.store.rows import Decoding, blocks, decode_payloads
 from stanch.store.wal import Log, Segment, read_segment, sync_directory
@@ -60,6 +61,7 @@ class _Waiting:
     path: Path
     size_bytes: int
     decoded: list[Decoding] | None
+    is_earlier: bool = False  # of an earlier process
 
 
 class Intake:
@@ -99,7 +101,7 @@ class Intake:
         self.failing: str | None = None
         for path in log.segments():
             size_bytes = path.stat().st_size
-            self._waiting.append(_Waiting(path, size_bytes, None))
+            self._waiting.append(_Waiting(path, size_bytes, None, is_earlier=True))
             self._waiting_bytes += size_bytes
         self._thread = threading.Thread(target=self._run, name="stanch-store", daemon=True)
         self._thread.start()
@@ -257,6 +259,8 @@ class Intake:
             keep_raw = self._keep_raw() and not is_rush
             for table, block in blocks(decoded, keep_raw=keep_raw):
                 self._engine.insert(table, block, f"{token}-{table.name}")
+                if waiting.is_earlier:
+                    insert_missing(self._engine, table, decoded)
         waiting.path.unlink(missing_ok=True)
         sync_directory(waiting.path.parent)
         rows = sum(decoding.count for decoding in decoded)

@@ -122,37 +122,37 @@ def blocks(batch: Sequence[Decoding], *, keep_raw: bool) -> list[tuple[Table, by
 
     A profile that is listed is wholly there.
     """
-    made: list[tuple[Table, bytes]] = []
-    if any(rows.new_stacks for decoding in batch for rows in decoding.rows):
-        made.append((STACKS, _stacks(batch)))
-    if lives := [life for decoding in batch for life in decoding.record.lives]:
-        made.append(
-            _table(
-                LIVES,
-                len(lives),
-                [
-                    texts(life.service for life in lives),
-                    texts(life.instance for life in lives),
-                    integers((life.life for life in lives), "uint64"),
-                    integers((life.start_ms for life in lives), "int64"),
-                    integers((life.seen_ms for life in lives), "int64"),
-                    texts(life.end for life in lives),
-                    texts(life.release for life in lives),
-                    texts(life.language for life in lives),
-                    integers((-1 if life.pid is None else life.pid for life in lives), "int64"),
-                    floats(life.limit_bytes for life in lives),
-                    floats(life.memory_bytes for life in lives),
-                ],
-            )
-        )
-    made.append((MEMORY, _memory([decoding.record for decoding in batch])))
-    if any(decoding.count for decoding in batch):
-        made.append((SAMPLES, _samples(batch)))
-    if any(decoding.record.payloads for decoding in batch):
-        if keep_raw:
-            made.append((RAW, _raw(batch)))
-        made.append((PROFILES, _profiles(batch)))
-    return made
+    tables = (STACKS, LIVES, MEMORY, SAMPLES, *((RAW,) if keep_raw else ()), PROFILES)
+    made = [(table, block_of(table, batch)) for table in tables]
+    return [(table, block) for table, block in made if block is not None]
+
+
+def block_of(table: Table, batch: Sequence[Decoding]) -> bytes | None:
+    """The block of one table of those above; None when the batch has no rows for it."""
+    return _BLOCKS[table.name](batch)
+
+
+def _lives(batch: Sequence[Decoding]) -> bytes | None:
+    lives = [life for decoding in batch for life in decoding.record.lives]
+    if not lives:
+        return None
+    return _table(
+        LIVES,
+        len(lives),
+        [
+            texts(life.service for life in lives),
+            texts(life.instance for life in lives),
+            integers((life.life for life in lives), "uint64"),
+            integers((life.start_ms for life in lives), "int64"),
+            integers((life.seen_ms for life in lives), "int64"),
+            texts(life.end for life in lives),
+            texts(life.release for life in lives),
+            texts(life.language for life in lives),
+            integers((-1 if life.pid is None else life.pid for life in lives), "int64"),
+            floats(life.limit_bytes for life in lives),
+            floats(life.memory_bytes for life in lives),
+        ],
+    )
 
 
 def label_text(pairs: Iterable[tuple[str, str]]) -> str:
@@ -166,21 +166,23 @@ def label_pairs(text_of_labels: str) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in parts)
 
 
-def _table(table: Table, rows: int, data: Sequence[bytes]) -> tuple[Table, bytes]:
+def _table(table: Table, rows: int, data: Sequence[bytes]) -> bytes:
     types = native_types(table)
     columns = [
         Column(name, types[name], column)
         for (name, _), column in zip(table.columns, data, strict=True)
     ]
-    return table, block(rows, columns)
+    return block(rows, columns)
 
 
-def _stacks(batch: Sequence[Decoding]) -> bytes:
+def _stacks(batch: Sequence[Decoding]) -> bytes | None:
     found: dict[bytes, tuple[int, list[StackFrame]]] = {}
     for decoding in batch:
         for rows in decoding.rows:
             for name, frames in rows.new_stacks.items():
                 found.setdefault(name, (decoding.record.unix_ms, frames))
+    if not found:
+        return None
     stacks = [frames for _, frames in found.values()]
     ends = list_ends(stacks)
     return _table(
@@ -194,10 +196,13 @@ def _stacks(batch: Sequence[Decoding]) -> bytes:
             ends + integers((frame[2] for one in stacks for frame in one), "uint32"),
             ends + integers((frame[3] for one in stacks for frame in one), "uint32"),
         ],
-    )[1]
+    )
 
 
-def _memory(records: Sequence[Record]) -> bytes:
+def _memory(batch: Sequence[Decoding]) -> bytes | None:
+    records = [decoding.record for decoding in batch]
+    if not records:
+        return None
     numbers = [record.numbers for record in records]
     parts = [sorted(each.breakdown.items()) for each in numbers]
 
@@ -219,7 +224,7 @@ def _memory(records: Sequence[Record]) -> bytes:
             ends + texts(name for one in parts for name, _ in one),
             ends + integers((size for one in parts for _, size in one), "uint64"),
         ],
-    )[1]
+    )
 
 
 _MEASURED = (
@@ -235,13 +240,15 @@ _MEASURED = (
 )
 
 
-def _samples(batch: Sequence[Decoding]) -> bytes:
+def _samples(batch: Sequence[Decoding]) -> bytes | None:
     pieces = [
         (decoding.record, payload.kind, rows)
         for decoding in batch
         for payload, rows in zip(decoding.record.payloads, decoding.rows, strict=True)
         if rows.count
     ]
+    if not pieces:
+        return None
     kinds: list[bytes] = []
     labels: list[bytes] = []
     for _, kind, rows in pieces:
@@ -274,7 +281,7 @@ def _samples(batch: Sequence[Decoding]) -> bytes:
             ends + b"".join(rows.birth_s for _, _, rows in pieces),
             ends + b"".join(rows.birth_bytes for _, _, rows in pieces),
         ],
-    )[1]
+    )
 
 
 def _label_texts(kind: str, rows: Rows) -> tuple[list[bytes], list[bytes]]:
@@ -301,12 +308,14 @@ def _joined_ends(pieces: Iterable[Rows]) -> bytes:
     return b"".join(parts)
 
 
-def _profiles(batch: Sequence[Decoding]) -> bytes:
+def _profiles(batch: Sequence[Decoding]) -> bytes | None:
     pieces = [
         (decoding.record, payload, rows)
         for decoding in batch
         for payload, rows in zip(decoding.record.payloads, decoding.rows, strict=True)
     ]
+    if not pieces:
+        return None
     return _table(
         PROFILES,
         len(pieces),
@@ -320,13 +329,15 @@ def _profiles(batch: Sequence[Decoding]) -> bytes:
             integers((rows.count for _, _, rows in pieces), "uint32"),
             integers((rows.total_live_bytes for _, _, rows in pieces), "uint64"),
         ],
-    )[1]
+    )
 
 
-def _raw(batch: Sequence[Decoding]) -> bytes:
+def _raw(batch: Sequence[Decoding]) -> bytes | None:
     pieces = [
         (decoding.record, payload) for decoding in batch for payload in decoding.record.payloads
     ]
+    if not pieces:
+        return None
     return _table(
         RAW,
         len(pieces),
@@ -336,7 +347,17 @@ def _raw(batch: Sequence[Decoding]) -> bytes:
             b"".join(bytes.fromhex(payload.name) for _, payload in pieces),
             texts(payload.data for _, payload in pieces),
         ],
-    )[1]
+    )
+
+
+_BLOCKS = {
+    STACKS.name: _stacks,
+    LIVES.name: _lives,
+    MEMORY.name: _memory,
+    SAMPLES.name: _samples,
+    RAW.name: _raw,
+    PROFILES.name: _profiles,
+}
 
 
 def is_heap(decoded: Decoded) -> bool:
