@@ -9,19 +9,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from stanch.cli.main import main
-from stanch.collect import parse_target
-from stanch.deaths import Death, Evidence
+from stanch.collect import Scrape, parse_target
+from stanch.collect.exposition import parse_exposition
+from stanch.deaths import Death, DeathWatch, Evidence
+from stanch.deaths.witness import _start_unix
 from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.ports import free_addresses
+from stanch.journal import Journal
 from stanch.profile import parse
 from stanch.server.chronicle import Chronicle
 from stanch.server.watch import Watcher, WatchState
+from stanch.store import Look, ProcessLook
 from tests.cli.test_watch_loop import EVERY_S, MIB, Service, service
 
 __all__ = ["service"]  # a fixture
@@ -177,6 +181,43 @@ def test_a_worker_that_is_killed_and_one_that_ends_in_good_order(tmp_path: Path)
         assert death.cause == "exit"
         assert host.process.pid in death.pids
         assert host.step().deaths == ()
+
+
+def test_a_server_that_answers_after_its_worker_did(tmp_path: Path) -> None:
+    """The worker that was seen first has not died of that; when it has, it is one death."""
+    worker = subprocess.Popen(["sleep", "600"])
+    pids = (os.getpid(), worker.pid)
+    now_unix = time.time()
+    text = "".join(
+        f'process_start_time_seconds{{pid="{pid}"}} {_start_unix(pid, Path("/"))}\n' for pid in pids
+    )
+    old, young = (
+        ProcessLook(pid, None, age_s) for pid, age_s in zip(pids, (60.0, 1.0), strict=True)
+    )
+    scrape = Scrape(
+        parse_target("http://127.0.0.1:1 instance=shop-1"),
+        1.0,
+        now_unix,
+        metrics=parse_exposition(text.encode()),
+    )
+
+    def look(*processes: ProcessLook) -> Look:
+        return Look("shop", "shop-1", 1.0, now_unix, "python", processes)
+
+    try:
+        with Journal(tmp_path) as journal:
+            deaths = DeathWatch(journal)
+            for seen in (look(young), look(old, young), look(old), look(young), look(old)):
+                deaths.witness(scrape, seen)
+            assert deaths.take() == []
+            worker.kill()
+            worker.wait()
+            deaths.witness(replace(scrape, metrics=None), look(old))
+            (death,) = deaths.take()
+            assert death.pids == (worker.pid,)
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_the_command_lists_shows_and_writes(

@@ -99,7 +99,7 @@ class DeathWatch:
             if watched is not None and self._is_gone(watched):
                 self._end(scrape.target, watched, list(watched.processes.values()), Evidence())
             return
-        if watched is not None and not is_same_life(watched.look, look):
+        if watched is not None and not self._is_same(watched, look):
             changed = Evidence(deployed=_deployed(watched, scrape))
             self._end(scrape.target, watched, list(watched.processes.values()), changed)
             watched = None
@@ -323,6 +323,23 @@ class DeathWatch:
                     break
         return (*best, clean)
 
+    def _is_same(self, watched: _Watched, look: Look) -> bool:
+        """Whether a look is of the life that was watched.
+
+        It is where a process of it lives on, also when the look tells of an older one, such as a
+        server that answers only after its worker did.
+        """
+        if is_same_life(watched.look, look):
+            return True
+        starts = {process.pid: process.started for process in look.processes}
+        return any(
+            self._runs(each.pid)
+            if each.is_here
+            else each.started is not None and each.started == starts.get(each.pid)
+            for each in watched.processes.values()
+            if each.pid is not None
+        )
+
     def _is_gone(self, watched: _Watched) -> bool:
         """Whether a target that does not answer has surely ended, or was away for too long."""
         known = [process for process in watched.processes.values() if process.pid is not None]
@@ -332,6 +349,14 @@ class DeathWatch:
 
     def _exists(self, pid: int | None) -> bool:
         return (self._root / "proc" / str(pid)).exists()
+
+    def _runs(self, pid: int | None) -> bool:
+        """Whether a process of this machine is there and has not ended."""
+        try:
+            stat = (self._root / "proc" / str(pid) / "stat").read_text(errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"], [])
 
     def _is_here(self, scrape: Scrape, pid: int | None, started_unix: float | None) -> bool:
         """Whether a pid that a target tells is one of this machine, and not of a container's."""
