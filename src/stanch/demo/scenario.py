@@ -30,14 +30,14 @@ class Scale:
 
 SMALL = Scale(
     name="small",
-    life_s=85.0,
-    window_s=115.0,
+    life_s=100.0,
+    window_s=130.0,
     limits={
-        "shop": 160 * MIB,
-        "catalog": 192 * MIB,
-        "notify": 128 * MIB,
-        "pricing": 128 * MIB,
-        "ledger": 96 * MIB,
+        "shop": 188 * MIB,
+        "catalog": 224 * MIB,
+        "notify": 152 * MIB,
+        "pricing": 152 * MIB,
+        "ledger": 112 * MIB,
     },
 )
 # With the repaired code nothing dies, and nothing new shows after the caches have filled.
