@@ -1,6 +1,6 @@
 """How processes ended: why, with what in memory, and what had been foretold."""
 
-from stanch.deaths.autopsy import Autopsy, autopsy_of
+from stanch.deaths.autopsy import Autopsy, autopsy_of, with_autopsy
 from stanch.deaths.book import deaths, profile_of, record
 from stanch.deaths.cause import Cause, Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
@@ -18,4 +18,5 @@ __all__ = [
     "deaths",
     "profile_of",
     "record",
+    "with_autopsy",
 ]

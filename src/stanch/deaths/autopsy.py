@@ -1,9 +1,10 @@
 """What a dead process held: from the live table that it left, or from the last look at it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stanch.collect.observe import stack_heaps
+from stanch.deaths.death import Death
 from stanch.detect.blame import blamed, taken_by
 from stanch.detect.wording import native_text
 from stanch.profile import Profile
@@ -45,6 +46,24 @@ def autopsy_of(profile: Profile) -> Autopsy | None:
     taken = native_text(native) if native is not None and native != frame else ""
     held_there = held[(frame, native)]
     return Autopsy(profile, frame.file, frame.line, frame.function, taken, held_there, total)
+
+
+def with_autopsy(death: Death, autopsy: Autopsy, source: str, age_s: float) -> Death:
+    """Return a death with what its autopsy says.
+
+    source: "table" or "scrape". age_s: how long before the end the profile was taken.
+    """
+    return replace(
+        death,
+        file=autopsy.file,
+        line=autopsy.line,
+        function=autopsy.function,
+        taken_by=autopsy.taken_by,
+        place_bytes=autopsy.place_bytes,
+        live_bytes=autopsy.live_bytes,
+        profile_from=source,
+        profile_age_s=max(0.0, age_s),
+    )
 
 
 def table_of(directories: tuple[Path, ...], pid: int, since_unix: float) -> TableImage | None:

@@ -10,12 +10,19 @@ down as ended unseen.
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stanch.collect import Scrape, Target
 from stanch.collect.procfs import start_ticks
-from stanch.deaths.autopsy import Autopsy, autopsy_of, table_autopsy, table_of, table_paths
+from stanch.deaths.autopsy import (
+    Autopsy,
+    autopsy_of,
+    table_autopsy,
+    table_of,
+    table_paths,
+    with_autopsy,
+)
 from stanch.deaths.book import has_container, record
 from stanch.deaths.cause import Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
@@ -270,17 +277,7 @@ class DeathWatch:
             container=container,
         )
         if autopsy is not None:
-            death = replace(
-                death,
-                file=autopsy.file,
-                line=autopsy.line,
-                function=autopsy.function,
-                taken_by=autopsy.taken_by,
-                place_bytes=autopsy.place_bytes,
-                live_bytes=autopsy.live_bytes,
-                profile_from=source,
-                profile_age_s=max(0.0, when - taken_unix),
-            )
+            death = with_autopsy(death, autopsy, source, when - taken_unix)
         if is_whole:
             self._watched.pop(target, None)
         else:

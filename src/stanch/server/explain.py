@@ -14,9 +14,9 @@ from stanch.collect import Target
 from stanch.collect.errors import FetchError, NotServedError
 from stanch.collect.fetch import Connection
 from stanch.detect import Finding
+from stanch.server.inspect import PATH
 from stanch.server.ledger import Ledger, finding_name
 
-PATH = "/debug/stanch/retention"
 LOOK_S = 1.0
 TIMEOUT_S = 30.0
 AGAIN_S = 60.0

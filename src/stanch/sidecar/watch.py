@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,16 @@ from stanch.collect import FetchError, Target
 from stanch.collect.fetch import Connection
 from stanch.collect.procfs import listener_of_port, listener_of_socket
 from stanch.collect.running import run_for_result
-from stanch.deaths import Autopsy, Cause, Death, Evidence, autopsy_of, cause_of, record
+from stanch.deaths import (
+    Autopsy,
+    Cause,
+    Death,
+    Evidence,
+    autopsy_of,
+    cause_of,
+    record,
+    with_autopsy,
+)
 from stanch.deaths.death import place_text
 from stanch.detect import size_text
 from stanch.journal import Journal, JournalError
@@ -233,17 +242,7 @@ class Sidecar:
             limit_bytes=before.limit_bytes if before is not None else None,
         )
         if found is not None:
-            death = replace(
-                death,
-                file=found.file,
-                line=found.line,
-                function=found.function,
-                taken_by=found.taken_by,
-                place_bytes=found.place_bytes,
-                live_bytes=found.live_bytes,
-                profile_from="scrape",
-                profile_age_s=max(0.0, now - self._profile_unix),
-            )
+            death = with_autopsy(death, found, "scrape", now - self._profile_unix)
         try:
             with Journal(options.directory) as journal, journal.write() as transaction:
                 record(transaction, death, self._profile)

@@ -23,6 +23,7 @@ from stanch.store.errors import StoreError, StoreFullError
 from stanch.store.mend import insert_missing
 from stanch.store.record import decode_record, encode_record
 from stanch.store.rows import Decoding, blocks, decode_payloads
+from stanch.store.schema import PROFILE_NAME
 from stanch.store.wal import Log, Segment, read_segment, sync_directory
 
 _MOST_NAMES = 500_000
@@ -290,7 +291,7 @@ class Intake:
         for first in range(0, len(names), 1000):
             some = ", ".join(f"unhex('{name}')" for name in names[first : first + 1000])
             rows = self._engine.query(
-                "SELECT DISTINCT lower(hex(reinterpretAsFixedString(profile))) FROM profiles"
+                f"SELECT DISTINCT {PROFILE_NAME} FROM profiles"
                 f" WHERE reinterpretAsFixedString(profile) IN ({some})"
             )
             found |= {row[0] for row in rows}

@@ -15,13 +15,9 @@ from collections.abc import Sequence
 
 from stanch.store.engine import Engine
 from stanch.store.rows import Decoding, block_of
-from stanch.store.schema import PROFILES, RAW, SAMPLES, Table
+from stanch.store.schema import BETWEEN, PROFILE_NAME, PROFILES, RAW, SAMPLES, Table
 
 _SLOT_MS = 600_000
-_IN_SLOT = (
-    " WHERE service = {service:String} AND time >= fromUnixTimestamp64Milli({since:Int64})"
-    " AND time < fromUnixTimestamp64Milli({until:Int64})"
-)
 
 
 def insert_missing(engine: Engine, table: Table, batch: Sequence[Decoding]) -> None:
@@ -52,7 +48,7 @@ def _is_there(
     """
     wanted: set[tuple[str, int] | str]
     if table is RAW:
-        columns = "lower(hex(reinterpretAsFixedString(profile)))"
+        columns = PROFILE_NAME
         wanted = {payload.name for one in some for payload in one.record.payloads}
     else:
         columns = "instance, toUnixTimestamp64Milli(time)"
@@ -62,7 +58,8 @@ def _is_there(
             if {SAMPLES.name: one.count, PROFILES.name: one.rows}.get(table.name, True)
         }
     rows = engine.query(
-        f"SELECT DISTINCT {columns} FROM {table.name}{_IN_SLOT}",
+        f"SELECT DISTINCT {columns} FROM {table.name}"
+        f" WHERE service = {{service:String}} AND {BETWEEN}",
         {"service": service, "since": slot * _SLOT_MS, "until": (slot + 1) * _SLOT_MS},
     )
     found = {row[0] if table is RAW else row for row in rows}

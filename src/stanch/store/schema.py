@@ -17,6 +17,13 @@ _TIME = f"{_UTC} CODEC(Delta, ZSTD(1))"
 _NAME = "LowCardinality(String) CODEC(ZSTD(1))"
 _BIG = "UInt64 CODEC(T64, ZSTD(1))"
 _FLOAT = "Float64 CODEC(ZSTD(1))"
+PROFILE_NAME = "lower(hex(reinterpretAsFixedString(profile)))"
+"""The name of a profile, 32 hex digits, of its column."""
+BETWEEN = (
+    "time >= fromUnixTimestamp64Milli({since:Int64})"
+    " AND time < fromUnixTimestamp64Milli({until:Int64})"
+)
+"""Rows of a range; its parameters are milliseconds since the Unix epoch."""
 _BY_HOURS = f"toStartOfInterval(time, INTERVAL {PARTITION_HOURS} HOUR)"
 
 

@@ -10,15 +10,11 @@ from stanch.store.engine import Engine
 from stanch.store.history import HEAP, ProfileRow, Selection, TimeRange
 from stanch.store.lookprofile import HEAP_TYPES
 from stanch.store.rows import COUNTED_TOGETHER, label_pairs
+from stanch.store.schema import BETWEEN, PROFILE_NAME
 from stanch.store.series import Births, Floats
 from stanch.store.sqlseries import SeriesBounds, read_life
 
 _MOST_SAMPLES = 500_000
-_PROFILE_NAME = "lower(hex(reinterpretAsFixedString(profile)))"
-_BETWEEN = (
-    "time >= fromUnixTimestamp64Milli({since:Int64})"
-    " AND time < fromUnixTimestamp64Milli({until:Int64})"
-)
 # Stacks through a function; the file is compared from its end, as findings shorten it.
 _THROUGH = (
     "stack IN (SELECT stack FROM stacks WHERE arrayExists((name, path) -> name = {function:String}"
@@ -48,7 +44,7 @@ def read_profile(engine: Engine, selection: Selection) -> Profile | None:
         "release": selection.release,
         "labels": [f"{key}={value}" for key, value in selection.labels.items()],
     }
-    chosen = f"service = {{service:String}} AND {_BETWEEN}"
+    chosen = f"service = {{service:String}} AND {BETWEEN}"
     if selection.instances:
         chosen += " AND instance IN {instances:Array(String)}"
     if selection.release:
@@ -95,7 +91,7 @@ def read_labels(engine: Engine, service: str, within: TimeRange, most: int) -> d
     """See `History.labels`."""
     rows = engine.query(
         "SELECT pair, sum(bytes) AS total FROM (SELECT labels, sum(live_bytes) AS bytes FROM"
-        f" samples WHERE service = {{service:String}} AND {_BETWEEN} AND labels != ''"
+        f" samples WHERE service = {{service:String}} AND {BETWEEN} AND labels != ''"
         " GROUP BY labels) ARRAY JOIN splitByChar('\\n', labels) AS pair"
         " GROUP BY pair ORDER BY total DESC LIMIT {most:UInt32}",
         {"service": service, "most": most, **milliseconds(within)},
@@ -116,7 +112,7 @@ def read_growth(
         "SELECT life, groupArray(toUnixTimestamp64Milli(at)), groupArray(bytes) FROM"
         " (SELECT life, max(time) AS at, argMax(live, time) AS bytes FROM"
         f" (SELECT life, time, sumIf(live_bytes, {_THROUGH}) AS live FROM samples"
-        f" WHERE service = {{service:String}} AND {_BETWEEN} AND kind = 'heap'"
+        f" WHERE service = {{service:String}} AND {BETWEEN} AND kind = 'heap'"
         " GROUP BY life, time)"
         " GROUP BY life, intDiv(toUnixTimestamp64Milli(time), {step:Int64}) ORDER BY life, at)"
         " GROUP BY life",
@@ -158,9 +154,9 @@ def read_profiles(
 ) -> tuple[ProfileRow, ...]:
     """See `History.profiles`."""
     rows = engine.query(
-        f"SELECT {_PROFILE_NAME}, instance, lower(hex(life)), kind, toUnixTimestamp64Milli(time),"
+        f"SELECT {PROFILE_NAME}, instance, lower(hex(life)), kind, toUnixTimestamp64Milli(time),"
         " stacks, live_bytes, profile IN (SELECT profile FROM raw) FROM profiles"
-        f" WHERE service = {{service:String}} AND {_BETWEEN}"
+        f" WHERE service = {{service:String}} AND {BETWEEN}"
         " AND ({instance:String} = '' OR instance = {instance:String})"
         " ORDER BY time DESC LIMIT {most:UInt32}",
         {"service": service, "instance": instance, "most": most, **milliseconds(within)},
