@@ -1,4 +1,4 @@
-"""How long the agent's host waits for a heap profile to be encoded, and the reports for parsing.
+"""How long the agent's host waits for a heap profile to be encoded, and its readers to read it.
 
 The profile is made up in the agent's shape: 5,000 samples of 30 frames over 6,000 locations, with
 birth labels and four values. Prints the best of several runs, in ms of CPU time of one thread.
@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
+from stanch.collect.reading import Reader
 from stanch.profile import (
     Function,
     Line,
@@ -71,13 +72,15 @@ def main() -> None:
     """Print one line for each operation."""
     profile = heap_profile(1)
     data = encode(profile)
-    parsed = parse(data)
+    parsed, reader = parse(data), Reader()
     print(f"{SAMPLES:,} samples x {DEPTH} frames, {LOCATIONS:,} locations, {len(data):,} bytes")
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
     for name, action in (
         ("encode", lambda: encode(profile)),
         ("encode, plain", lambda: encode(profile, compress=False)),
         ("parse", lambda: parse(data)),
+        ("first look", lambda: Reader().read(data)),
+        ("later looks", lambda: reader.read(data)),
         ("merge of two", lambda: merge((profile, parsed))),
         ("diff", lambda: diff(profile, parsed)),
         ("tree and graph", lambda: call_graph(call_tree(profile, (3,)))),

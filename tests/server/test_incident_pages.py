@@ -11,10 +11,10 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from stanch.collect import Scrape, parse_target
+from stanch.collect.reading import Reader
 from stanch.collect.scrape import ProcessHeap
 from stanch.demo.showing import Showing, missing_packages
 from stanch.detect import Finding
-from stanch.profile import parse
 from stanch.server.ledger import finding_name
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store import Look, ProcessLook
@@ -64,7 +64,7 @@ def test_what_the_watch_says_is_in_the_pages(tmp_path: Path) -> None:
         data = heap_bytes({"remember": 50 * MIB}, time_s=now)
         process = ProcessLook(7, 60.0, 60.0, 110.0 * MIB)
         target = parse_target("http://127.0.0.1:1")
-        heap = ProcessHeap(7, parse(data), True, data)
+        heap = ProcessHeap(7, Reader().read(data), True, data)
         showing.witness(
             Scrape(target, 1.0, now, heaps=(heap,)),
             Look("shop", "shop-1", 1.0, now, "python", (process,), 128.0 * MIB),

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from stanch.collect.errors import FetchError
-from stanch.profile import Profile
 
-_GO_FILES = 200
 _MEMSTAT = re.compile(rb"^# (Sys|HeapAlloc|HeapReleased|NumGC) = (\d+)\s*$", re.MULTILINE)
 
 
@@ -22,17 +20,6 @@ class Executable:
         """Whether `path` may be this program; a file replaced under it still is."""
         name = PurePath(path.removesuffix(" (deleted)")).name
         return bool(self.name) and name == PurePath(self.name.removesuffix(" (deleted)")).name
-
-
-def executable_of(profile: Profile) -> Executable:
-    """The program that wrote a profile, by its main mapping and the files of its functions."""
-    name = profile.mappings[0].file if profile.mappings else ""
-    for sample in profile.samples[:_GO_FILES]:
-        for location in sample.locations:
-            for line in location.lines:
-                if line.function.filename:
-                    return Executable(name, line.function.filename.endswith((".go", ".s")))
-    return Executable(name, False)
 
 
 @dataclass(frozen=True, slots=True)

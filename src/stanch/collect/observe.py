@@ -2,17 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from itertools import chain
 
 from stanch.collect.exposition import Exposition
-from stanch.collect.gofacts import executable_of
 from stanch.collect.scrape import ProcessHeap, Scrape
-from stanch.profile import Location, Profile
-from stanch.store import FILES, Frame, Look, ProcessLook, Stack, StackCount, StackHeap
-
-BIRTH_LABEL = "birth"
-_MAX_FRAMES = 64
-"""Frames of a stack that are kept, from the leaf: enough to name and show it."""
+from stanch.store import FILES, Look, ProcessLook, StackCount
 
 _REQUESTS = ("stanch_requests_total", "http_requests_total")
 
@@ -43,7 +36,7 @@ def observe(scrape: Scrape) -> Look | None:
         processes=processes,
         limit_bytes=limit,
         working_set_bytes=working_set,
-        counts=_counts(scrape.counts) + _files(metrics) if scrape.counts is not None else (),
+        counts=scrape.counts.counts + _files(metrics) if scrape.counts is not None else (),
         release=metrics.label("stanch_info", "release") or _build_id(scrape),
         slack_bytes=_kinds(metrics, "stanch_memory_bytes", ("python_free", "malloc_free")),
         page_cache_bytes=_kinds(metrics, "stanch_cgroup_memory_bytes", ("file",)),
@@ -70,13 +63,14 @@ def _files(metrics: Exposition) -> tuple[StackCount, ...]:
 def _build_id(scrape: Scrape) -> str:
     """The build of a Go binary, short; other profiles have none of the program itself."""
     for heap in scrape.heaps:
-        if executable_of(heap.profile).is_go and heap.profile.mappings:
-            return heap.profile.mappings[0].build_id[:12]
+        if heap.reading.executable.is_go:
+            return heap.reading.build_id[:12]
     return ""
 
 
 def _process(scrape: Scrape, heap: ProcessHeap | None, metrics: Exposition) -> ProcessLook:
-    comments = comments_of(heap.profile) if heap is not None else {}
+    reading = heap.reading if heap is not None else None
+    comments = reading.comments if reading is not None else {}
     pid = (heap.pid if heap is not None else None) or _integer(comments.get("pid"))
     of_pid = str(heap.pid) if heap is not None and heap.pid is not None else None
     local, go_memory = scrape.local, scrape.go_memory
@@ -91,41 +85,34 @@ def _process(scrape: Scrape, heap: ProcessHeap | None, metrics: Exposition) -> P
     started = metrics.total("process_start_time_seconds", of_pid)
     if started is None and local is not None:
         started = local.started
-    profile = heap.profile if heap is not None else None
     return ProcessLook(
         pid=pid,
         started=started,
-        age_s=profile.duration_nanos / 1e9 if profile and profile.duration_nanos > 0 else None,
+        age_s=reading.duration_s if reading and reading.duration_s > 0 else None,
         rss_bytes=rss,
         live_heap_bytes=_positive(metrics.total("stanch_live_heap_bytes", of_pid)),
         runtime_bytes=runtime,
         requests=_requests(metrics, of_pid, comments),
         in_flight=metrics.total("stanch_requests_in_flight", of_pid),
-        period_bytes=float(profile.period) if profile and profile.period > 0 else 512 * 1024.0,
-        heap=stack_heaps(profile) if profile is not None else (),
+        period_bytes=float(reading.period) if reading and reading.period > 0 else 512 * 1024.0,
+        heap=reading.heap if reading is not None else (),
         heap_fresh=heap.fresh if heap is not None else False,
     )
 
 
-def comments_of(profile: Profile) -> dict[str, str]:
-    """The key=value comments of a profile."""
-    pairs = (comment.partition("=") for comment in profile.comments)
-    return {key: value for key, separator, value in pairs if separator}
-
-
 def _service(scrape: Scrape, metrics: Exposition) -> str:
     for heap in scrape.heaps:
-        if name := comments_of(heap.profile).get("service", ""):
+        if name := heap.reading.comments.get("service", ""):
             return name
     return metrics.label("stanch_info", "service")
 
 
 def _language(scrape: Scrape, metrics: Exposition) -> str:
     if scrape.heaps:
-        profile = scrape.heaps[0].profile
-        if executable_of(profile).is_go:
+        reading = scrape.heaps[0].reading
+        if reading.executable.is_go:
             return "go"
-        return "python" if "stanch" in comments_of(profile) else ""
+        return "python" if "stanch" in reading.comments else ""
     if "stanch_info" in metrics.metrics:
         return "python"
     return "go" if "go_info" in metrics.metrics else ""
@@ -152,74 +139,3 @@ def _positive(number: float | None) -> float | None:
 
 def _integer(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
-
-
-class _Stacks:
-    """Turns pprof locations into frames, each location once."""
-
-    def __init__(self) -> None:
-        self._frames: dict[int, tuple[Frame, ...]] = {}
-        self._stacks: dict[int, Stack] = {}
-
-    def of(self, locations: tuple[Location, ...]) -> Stack:
-        """The stack of a sample; samples that share their locations share the stack."""
-        stack = self._stacks.get(id(locations))
-        if stack is None:
-            known, shown = self._frames, locations[:_MAX_FRAMES]
-            # A look has some hundred thousand of them: no call for one that is known.
-            frames = [known.get(id(each)) or self._of_location(each) for each in shown]
-            stack = tuple(chain.from_iterable(frames))[:_MAX_FRAMES]
-            self._stacks[id(locations)] = stack
-        return stack
-
-    def _of_location(self, location: Location) -> tuple[Frame, ...]:
-        frames = self._frames[id(location)] = _frames_of(location)
-        return frames
-
-
-def _frames_of(location: Location) -> tuple[Frame, ...]:
-    return tuple(
-        Frame(line.function.name, line.function.filename, line.line) for line in location.lines
-    ) or (Frame(f"{location.address:#x}", "", 0),)
-
-
-def stack_heaps(profile: Profile) -> tuple[StackHeap, ...]:
-    """Add up the samples of each stack, whatever their labels of threads and routes say.
-
-    Values below zero, which no heap has, count as zero.
-    """
-    types = [value_type.type for value_type in profile.sample_types]
-    allocated, live = types.index("alloc_space"), types.index("inuse_space")
-    objects = types.index("inuse_objects") if "inuse_objects" in types else None
-    stacks = _Stacks()
-    totals: dict[Stack, list[float]] = {}
-    births: dict[Stack, dict[float, float]] = {}
-    for sample in profile.samples:
-        stack = stacks.of(sample.locations)
-        total = totals.setdefault(stack, [0.0, 0.0, 0.0])
-        live_bytes = max(sample.values[live], 0)
-        total[0] += max(sample.values[allocated], 0)
-        total[1] += live_bytes
-        total[2] += max(sample.values[objects], 0) if objects is not None else 0
-        if live_bytes:
-            for key, value, _ in sample.num_labels:
-                if key == BIRTH_LABEL:
-                    bands = births.setdefault(stack, {})
-                    bands[float(value)] = bands.get(float(value), 0.0) + live_bytes
-    return tuple(
-        StackHeap(stack, total[0], total[1], total[2], tuple(births.get(stack, {}).items()))
-        for stack, total in totals.items()
-    )
-
-
-def _counts(profile: Profile) -> tuple[StackCount, ...]:
-    position = [value_type.type for value_type in profile.sample_types].index("goroutine")
-    stacks = _Stacks()
-    totals: dict[tuple[str, Stack], float] = {}
-    for sample in profile.samples:
-        kind = next((value for key, value in sample.labels if key == "kind"), "goroutine")
-        if kind not in ("thread", "task"):
-            kind = "goroutine"
-        key = (kind, stacks.of(sample.locations))
-        totals[key] = totals.get(key, 0.0) + max(sample.values[position], 0)
-    return tuple(StackCount(kind, stack, count) for (kind, stack), count in totals.items())

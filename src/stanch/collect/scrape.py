@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from stanch.collect.errors import FetchError, NotServedError
 from stanch.collect.exposition import Exposition, parse_exposition
 from stanch.collect.fetch import Connection
-from stanch.collect.gofacts import GoMemory, executable_of, parse_go_memory
+from stanch.collect.gofacts import GoMemory, parse_go_memory
 from stanch.collect.procfs import (
     LocalProcess,
     listener_of_port,
     listener_of_socket,
     local_process,
 )
+from stanch.collect.reading import COUNT_TYPE, HEAP_TYPES, ProfileReading, Reader
 from stanch.collect.targets import Target
-from stanch.profile import Profile, ProfileError, parse
+from stanch.profile import ProfileError
 
-HEAP_TYPES = ("alloc_space", "inuse_space")
 MAX_PROCESSES = 16
 """So many processes of one target are asked for their heaps, those with the largest RSS."""
 
@@ -41,13 +41,13 @@ is less than one percent of one core."""
 class ProcessHeap:
     """The heap profile of one process; `pid` is None when the target is a single process.
 
-    raw: the profile as it was sent.
+    raw: the profile as it was sent. reading: what it says.
     """
 
     pid: int | None
-    profile: Profile
+    reading: ProfileReading
     fresh: bool
-    raw: bytes = b""
+    raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Scrape:
     time_s: float
     unix_s: float
     heaps: tuple[ProcessHeap, ...] = ()
-    counts: Profile | None = None
+    counts: ProfileReading | None = None
     metrics: Exposition | None = None
     go_memory: GoMemory | None = None
     local: LocalProcess | None = None
@@ -109,6 +109,7 @@ class Scraper:
         self._spread_s = spread_s
         self._slots = asyncio.Semaphore(concurrency)
         self._known: dict[Target, _Known] = {}
+        self._reader = Reader()
 
     async def scrape(self, targets: Sequence[Target]) -> list[Scrape]:
         """One scrape of each target, in their order. Never raises for what a target does."""
@@ -163,7 +164,7 @@ class Scraper:
         counts = await self._counts(known)
         go_memory = local = None
         if heaps and (metrics is None or metrics.total("process_resident_memory_bytes") is None):
-            local = self._local(target, known, heaps[0].profile)
+            local = self._local(target, known, heaps[0].reading)
             if local is None and known.is_go:
                 go_memory = await self._go_memory(known)
         if not heaps and counts is None and metrics is None and not known.errors:
@@ -205,19 +206,19 @@ class Scraper:
                 path += "?gc=1"
             answer = await self._profile(known, path, HEAP_TYPES)
             if answer is not None:
-                profile, raw = answer
-                heaps.append(ProcessHeap(pid, profile, self._is_fresh(known, profile), raw))
+                reading, raw = answer
+                heaps.append(ProcessHeap(pid, reading, self._is_fresh(known, reading), raw))
         return tuple(heaps)
 
-    async def _counts(self, known: _Known) -> tuple[Profile, bytes] | None:
-        return await self._profile(known, "/debug/pprof/goroutine", ("goroutine",))
+    async def _counts(self, known: _Known) -> tuple[ProfileReading, bytes] | None:
+        return await self._profile(known, "/debug/pprof/goroutine", (COUNT_TYPE,))
 
     async def _profile(
         self, known: _Known, path: str, expected: tuple[str, ...]
-    ) -> tuple[Profile, bytes] | None:
+    ) -> tuple[ProfileReading, bytes] | None:
         try:
             raw = await known.connection.get(path)
-            profile = parse(raw)
+            reading = self._reader.read(raw)
         except NotServedError:
             return None
         except FetchError as error:
@@ -226,31 +227,28 @@ class Scraper:
         except ProfileError as error:
             known.errors.append(f"{path}: {error}")
             return None
-        types = [value_type.type for value_type in profile.sample_types]
-        if not set(expected) <= set(types):
+        if not set(expected) <= set(reading.types):
             known.errors.append(
-                f"{path} gave a profile of {', '.join(types)}; expected {', '.join(expected)}"
+                f"{path} gave a profile of {', '.join(reading.types)};"
+                f" expected {', '.join(expected)}"
             )
             return None
-        return profile, raw
+        return reading, raw
 
     def _wants_collection(self, known: _Known) -> bool:
         waited_s = self._monotonic() - known.fresh_s
         return known.is_go and waited_s >= max(_GC_AFTER_S, known.live_bytes / _GC_BYTES_PER_S)
 
-    def _is_fresh(self, known: _Known, profile: Profile) -> bool:
+    def _is_fresh(self, known: _Known, reading: ProfileReading) -> bool:
         """Whether a heap profile differs from the last one; a Go heap changes at each GC only."""
-        known.is_go = executable_of(profile).is_go
+        known.is_go = reading.executable.is_go
         if not known.is_go:
             return True
-        fingerprint = hash(tuple(sample.values for sample in profile.samples))
-        if fingerprint == known.fingerprint:
+        if reading.fingerprint == known.fingerprint:
             return False
-        types = [value_type.type for value_type in profile.sample_types]
-        inuse = types.index("inuse_space")
-        known.fingerprint = fingerprint
+        known.fingerprint = reading.fingerprint
         known.fresh_s = self._monotonic()
-        known.live_bytes = float(sum(sample.values[inuse] for sample in profile.samples))
+        known.live_bytes = reading.live_bytes
         return True
 
     async def _go_memory(self, known: _Known) -> GoMemory | None:
@@ -260,7 +258,7 @@ class Scraper:
             known.errors.append(str(error))
             return None
 
-    def _local(self, target: Target, known: _Known, profile: Profile) -> LocalProcess | None:
+    def _local(self, target: Target, known: _Known, reading: ProfileReading) -> LocalProcess | None:
         """The target's process, when it runs on this machine and is what the profile says."""
         if not target.is_local:
             return None
@@ -269,7 +267,7 @@ class Scraper:
             known.pid = _listener(target)
             process = local_process(known.pid) if known.pid is not None else None
         # Behind a port of this machine may be a tunnel (kubectl, docker-proxy, ssh).
-        if process is None or not executable_of(profile).is_file(process.executable):
+        if process is None or not reading.executable.is_file(process.executable):
             known.pid = None
             return None
         return process

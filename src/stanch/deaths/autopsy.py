@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stanch.collect.observe import stack_heaps
+from stanch.collect.reading import Reader
 from stanch.deaths.death import Death
 from stanch.detect.blame import blamed, taken_by
 from stanch.detect.wording import native_text
-from stanch.profile import Profile
+from stanch.profile import encode
 from stanch.sampler import TABLE_SUFFIX, TableError, TableImage, read_table, table_profile
 from stanch.store import Frame
 
@@ -16,9 +16,9 @@ _CLOCKS_S = 5.0  # a start is told by different clocks
 
 @dataclass(frozen=True, slots=True)
 class Autopsy:
-    """A heap profile and what it says: the line that holds the most, named as in a finding."""
+    """A heap profile, pprof, and what it says: the line that holds the most, as in a finding."""
 
-    profile: Profile
+    profile: bytes
     file: str
     line: int
     function: str
@@ -27,14 +27,14 @@ class Autopsy:
     live_bytes: float
 
 
-def autopsy_of(profile: Profile) -> Autopsy | None:
-    """Return what a heap profile says; None when it holds nothing or is none."""
-    types = {value_type.type for value_type in profile.sample_types}
-    if not {"alloc_space", "inuse_space"} <= types:
-        return None
+def autopsy_of(profile: bytes) -> Autopsy | None:
+    """Return what a heap profile says, gzip or plain; None when it holds nothing or is none.
+
+    Raises ProfileError when it is no profile at all.
+    """
     held: dict[tuple[Frame, Frame | None], float] = {}
     total = 0.0
-    for heap in stack_heaps(profile):
+    for heap in Reader().read(profile).heap:
         if heap.live_bytes <= 0 or not heap.stack:
             continue
         place = (blamed(heap.stack), taken_by(heap.stack))
@@ -94,4 +94,4 @@ def table_paths(directories: tuple[Path, ...], pid: int) -> list[Path]:
 
 def table_autopsy(image: TableImage) -> Autopsy | None:
     """Return what a live table says; None when it holds nothing."""
-    return autopsy_of(table_profile(image))
+    return autopsy_of(encode(table_profile(image)))

@@ -27,7 +27,6 @@ from stanch.deaths.book import has_container, record
 from stanch.deaths.cause import Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
 from stanch.journal import Journal
-from stanch.profile import Profile, encode
 from stanch.sampler.cgroup import MemoryGroup, group_oom_kills, memory_group
 from stanch.store import Look
 from stanch.store.life import NEAR_LIMIT, is_same_life, memory_of
@@ -52,7 +51,8 @@ class _Process:
     started: float | None
     is_here: bool
     has_table: bool = False
-    profile: Profile | None = None
+    profile: bytes | None = None
+    build_id: str = ""
     profile_unix: float = 0.0
     live_bytes: float = 0.0
     missing: int = 0
@@ -192,7 +192,7 @@ class DeathWatch:
         before, now = memory_of(watched.look), memory_of(look)
         watched.rise_bytes = max(0.0, (now or 0.0) - (before or now or 0.0))
         watched.look = look
-        profiles = {heap.pid: heap.profile for heap in scrape.heaps}
+        heaps = {heap.pid: heap for heap in scrape.heaps}
         starts = _starts(scrape)
         for process in look.processes:
             known = watched.processes.get(process.pid)
@@ -204,10 +204,11 @@ class DeathWatch:
                 self._find_group(watched, known)
             if known.is_here and not known.has_table and process.pid is not None:
                 known.has_table = bool(table_paths(self._tables, process.pid))
-            profile = profiles.get(process.pid) or profiles.get(None)
-            if profile is not None:
-                known.profile, known.profile_unix = profile, look.unix_s
-                known.live_bytes = sum(heap.live_bytes for heap in process.heap)
+            heap = heaps.get(process.pid) or heaps.get(None)
+            if heap is not None:
+                known.profile, known.profile_unix = heap.raw, look.unix_s
+                known.build_id = heap.reading.build_id
+                known.live_bytes = heap.reading.live_bytes
         count = self._count_of_kills(watched, scrape)
         watched.oom_kills = count if count is not None else watched.oom_kills
 
@@ -287,7 +288,7 @@ class DeathWatch:
         return self._write(death, autopsy)
 
     def _write(self, death: Death, autopsy: Autopsy | None) -> Death:
-        profile = encode(autopsy.profile) if autopsy is not None else None
+        profile = autopsy.profile if autopsy is not None else None
         with self._journal.write() as transaction:
             written = record(transaction, death, profile)
         self._noticed.append(written)
@@ -425,13 +426,6 @@ def _total(numbers: Iterable[float | None]) -> float | None:
 
 def _deployed(watched: _Watched, scrape: Scrape) -> str:
     """Say from which build to which, where the executables tell; "" when they are the same."""
-    old = next((each.profile for each in watched.processes.values() if each.profile), None)
-    new = scrape.heaps[0].profile if scrape.heaps else None
-    builds = [_build(profile) if profile is not None else "" for profile in (old, new)]
-    if not all(builds) or builds[0] == builds[1]:
-        return ""
-    return f"build {builds[0][:12]} to {builds[1][:12]}"
-
-
-def _build(profile: Profile) -> str:
-    return profile.mappings[0].build_id if profile.mappings else ""
+    old = next((each.build_id for each in watched.processes.values() if each.build_id), "")
+    new = scrape.heaps[0].reading.build_id if scrape.heaps else ""
+    return f"build {old[:12]} to {new[:12]}" if old and new and old != new else ""

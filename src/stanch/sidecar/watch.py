@@ -17,6 +17,7 @@ import httpx
 from stanch.collect import FetchError, Target
 from stanch.collect.fetch import Connection
 from stanch.collect.procfs import listener_of_port, listener_of_socket
+from stanch.collect.reading import ProfileReading, Reader
 from stanch.collect.running import run_for_result
 from stanch.deaths import (
     Autopsy,
@@ -31,7 +32,7 @@ from stanch.deaths import (
 from stanch.deaths.death import place_text
 from stanch.detect import size_text
 from stanch.journal import Journal, JournalError
-from stanch.profile import Profile, ProfileError, parse
+from stanch.profile import ProfileError
 from stanch.sampler.cgroup import MemoryGroup
 from stanch.sidecar.gauge import Gauge, Reading
 from stanch.sidecar.shelf import Shelf
@@ -101,6 +102,7 @@ class Sidecar:
         self._trigger = Trigger(options.at)
         self._gauge = self._find()
         self._reading: Reading | None = None
+        self._reader = Reader()
         self._profile: bytes | None = None
         self._profile_unix = 0.0
         self._told: str | None = None
@@ -161,7 +163,7 @@ class Sidecar:
         """Take a profile, keep it, push it. why: the reason, None when it was just time."""
         try:
             body = run_for_result(self._runner, self._connection.get(HEAP))
-            profile = parse(body)
+            profile = self._reader.read(body)
         except (FetchError, ProfileError) as error:
             yield from self._tell_once(f"no profile: {error}")
             return
@@ -187,7 +189,7 @@ class Sidecar:
             near_limit=None if share is None else share >= _NEAR,
         )
         cause, how, sure = cause_of(evidence)
-        found = autopsy_of(parse(self._profile)) if self._profile is not None else None
+        found = autopsy_of(self._profile) if self._profile is not None else None
         age_s = self._wall() - self._profile_unix
         about = {
             "pid": self._gauge.pid,
@@ -293,10 +295,10 @@ def _push_client(options: SidecarOptions) -> httpx.Client:
     return httpx.Client(timeout=options.timeout_s, verify=trust, follow_redirects=False)
 
 
-def _trouble(profile: Profile, reading: Reading | None) -> str | None:
+def _trouble(profile: ProfileReading, reading: Reading | None) -> str | None:
     """Say when a Go heap profile is empty because nothing is sampled."""
     used = reading.working_set_bytes if reading is not None else None
-    if profile.samples or (profile.period > 0 and (used or 0) < _LEAST_TROUBLING):
+    if profile.heap or (profile.period > 0 and (used or 0) < _LEAST_TROUBLING):
         return None
     return (
         "the heap profile is empty: runtime.MemProfileRate is 0. The Go linker sets it so in a "

@@ -9,6 +9,7 @@ class Decoded:
     comments: tuple[str, ...]
     default_type: str
     period_type: tuple[str, str]
+    program: tuple[str, str]  # file and build id of the first mapping, "" where it has none
     is_go: bool
     time_nanos: int
     duration_nanos: int

@@ -81,7 +81,7 @@ def open_profile(data: bytes) -> Decoded:
     try:
         return Decoded(plain)
     except ValueError as error:
-        reason = recognise(plain) or f"it is no pprof profile: {error}"
+        reason = recognise(plain) or f"{error}; expected pprof, so check where the data comes from"
         raise ProfileError(f"cannot read the profile of {len(plain):,} bytes; {reason}") from error
 
 

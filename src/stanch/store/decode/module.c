@@ -103,6 +103,13 @@ static PyObject *period_type(Decoded *self, void *closure)
     return Py_BuildValue("(NN)", text_of(&self->profile, type), text_of(&self->profile, unit));
 }
 
+static PyObject *program(Decoded *self, void *closure)
+{
+    uint64_t file, build_id;
+    program_of(&self->profile, &file, &build_id);
+    return Py_BuildValue("(NN)", text_of(&self->profile, file), text_of(&self->profile, build_id));
+}
+
 static PyObject *number(Decoded *self, void *which)
 {
     const struct profile *profile = &self->profile;
@@ -133,6 +140,7 @@ static PyGetSetDef decoded_attributes[] = {
     {"comments", (getter)comments, NULL, NULL, NULL},
     {"default_type", (getter)default_type, NULL, NULL, NULL},
     {"period_type", (getter)period_type, NULL, NULL, NULL},
+    {"program", (getter)program, NULL, NULL, NULL},
     {"is_go", (getter)is_go, NULL, NULL, NULL},
     {"time_nanos", (getter)number, NULL, NULL, (void *)0},
     {"duration_nanos", (getter)number, NULL, NULL, (void *)1},
@@ -170,30 +178,49 @@ static void choose_values(const struct profile *profile, uint8_t *value_of_type)
     value_of_type[chosen] = is_text(string_of(profile, unit), "bytes") ? LIVE_BYTES : LIVE_OBJECTS;
 }
 
-static PyObject *frames_of(const struct profile *profile, const struct row *row)
+/* The frames of a location, made once for all stacks through it: a tuple, or NULL with an error. */
+static PyObject *frames_of_location(const struct profile *profile, const struct location *location)
+{
+    uint32_t count = location->line_count < MAX_FRAMES ? location->line_count : MAX_FRAMES;
+    if (count == 0) {
+        char address[32];
+        snprintf(address, sizeof address, "0x%llx", (unsigned long long)location->address);
+        return Py_BuildValue("((ssii))", address, "", 0, 0);
+    }
+    PyObject *frames = PyTuple_New(count);
+    for (uint32_t at = 0; frames != NULL && at < count; at++) {
+        const struct line *line = &profile->lines.at[location->first_line + at];
+        const struct function *function = &profile->functions.at[line->function];
+        PyObject *frame = Py_BuildValue("(NNKK)", text_of(profile, function->name),
+                                        text_of(profile, function->file),
+                                        (unsigned long long)(uint32_t)line->line,
+                                        (unsigned long long)(uint32_t)function->start_line);
+        if (frame == NULL)
+            Py_CLEAR(frames);
+        else
+            PyTuple_SET_ITEM(frames, at, frame);
+    }
+    return frames;
+}
+
+/* The frames of a row's stack. made: for each location its frames, NULL until somebody wants them. */
+static PyObject *frames_of(const struct profile *profile, const struct row *row, PyObject **made)
 {
     PyObject *frames = PyList_New(0);
     for (uint32_t at = 0; frames != NULL && at < row->frame_count; at++) {
-        const struct location *location =
-            &profile->locations.at[profile->frames.at[row->first_frame + at]];
-        for (uint32_t one = 0; one < location->line_count || one == 0; one++) {
-            PyObject *frame;
-            if (location->line_count == 0) {
-                char address[32];
-                snprintf(address, sizeof address, "0x%llx", (unsigned long long)location->address);
-                frame = Py_BuildValue("(ssii)", address, "", 0, 0);
-            } else {
-                const struct line *line = &profile->lines.at[location->first_line + one];
-                const struct function *function = &profile->functions.at[line->function];
-                frame = Py_BuildValue("(NNKK)", text_of(profile, function->name),
-                                      text_of(profile, function->file),
-                                      (unsigned long long)(uint32_t)line->line,
-                                      (unsigned long long)(uint32_t)function->start_line);
-            }
-            if (frame == NULL || PyList_Append(frames, frame) < 0)
+        uint32_t position = profile->frames.at[row->first_frame + at];
+        if (made[position] == NULL)
+            made[position] = frames_of_location(profile, &profile->locations.at[position]);
+        if (made[position] == NULL) {
+            Py_CLEAR(frames);
+            break;
+        }
+        for (Py_ssize_t one = 0; one < PyTuple_GET_SIZE(made[position]); one++) {
+            if (PyList_Append(frames, PyTuple_GET_ITEM(made[position], one)) < 0) {
                 Py_CLEAR(frames);
-            Py_XDECREF(frame);
-            if (frames == NULL || PyList_GET_SIZE(frames) >= MAX_FRAMES)
+                break;
+            }
+            if (PyList_GET_SIZE(frames) >= MAX_FRAMES)
                 return frames;
         }
     }
@@ -203,6 +230,9 @@ static PyObject *frames_of(const struct profile *profile, const struct row *row)
 /* The frames of each stack whose name is not in the set `known`: {name: [frame, ...]}. */
 static PyObject *new_stacks(const struct profile *profile, PyObject *known)
 {
+    PyObject **made = PyMem_Calloc(profile->locations.size + 1, sizeof *made);
+    if (made == NULL)
+        return PyErr_NoMemory();
     PyObject *stacks = PyDict_New();
     for (size_t at = 0; stacks != NULL && at < profile->rows.size; at++) {
         const struct row *row = &profile->rows.at[at];
@@ -211,7 +241,7 @@ static PyObject *new_stacks(const struct profile *profile, PyObject *known)
         if (found == 0)
             found = PyDict_Contains(stacks, name);
         if (found == 0) {
-            PyObject *frames = frames_of(profile, row);
+            PyObject *frames = frames_of(profile, row, made);
             if (frames == NULL || PyDict_SetItem(stacks, name, frames) < 0)
                 found = -1;
             Py_XDECREF(frames);
@@ -220,6 +250,9 @@ static PyObject *new_stacks(const struct profile *profile, PyObject *known)
         if (found < 0)
             Py_CLEAR(stacks);
     }
+    for (size_t at = 0; at < profile->locations.size; at++)
+        Py_XDECREF(made[at]);
+    PyMem_Free(made);
     return stacks;
 }
 

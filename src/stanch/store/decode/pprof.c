@@ -38,6 +38,19 @@ void value_type_of(struct slice message, uint64_t *type, uint64_t *unit)
     }
 }
 
+void program_of(const struct profile *profile, uint64_t *file, uint64_t *build_id)
+{
+    struct slice message = profile->program;
+    struct field field;
+    *file = *build_id = 0;
+    while (wire_field(&message, &field) > 0) {
+        if (field.number == 5 && !field.is_bytes)
+            *file = field.value;
+        else if (field.number == 6 && !field.is_bytes)
+            *build_id = field.value;
+    }
+}
+
 static int read_function(struct profile *profile, struct slice message)
 {
     struct function function = {0};
@@ -161,6 +174,11 @@ static int read_top(struct profile *profile, struct slice data, const struct opt
             if (profile->samples.size >= options->max_samples)
                 return fail(profile, "it has too many samples");
             kept = APPEND(profile->samples, field.bytes);
+            break;
+        case 3:
+            if (profile->program.at == NULL)
+                profile->program = field.bytes;
+            kept = 0;
             break;
         case 4:
             if (locations->size >= options->max_locations)

@@ -80,6 +80,7 @@ struct profile {
     ARRAY(struct row) rows;
     ARRAY(struct birth) births;
     struct slice period_type;
+    struct slice program; /* the message of the first mapping, which is the program's own */
     uint64_t default_type; /* number of a string */
     int64_t time_nanos, duration_nanos, period;
     const char *error; /* why it failed: one clause, static */
@@ -103,6 +104,9 @@ int profile_rows(struct profile *profile, const struct options *options);
 
 /* The number of the string and of the unit of a sample type; 0 on error. */
 void value_type_of(struct slice message, uint64_t *type, uint64_t *unit);
+
+/* The numbers of the file and of the build id of the program; 0 where it has none. */
+void program_of(const struct profile *profile, uint64_t *file, uint64_t *build_id);
 
 struct slice string_of(const struct profile *profile, uint64_t number);
 void profile_free(struct profile *profile);
