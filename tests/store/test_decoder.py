@@ -68,10 +68,12 @@ def _start(line: object) -> int:
 
 def _without_starts(sums: dict[Key, tuple[int, ...]]) -> dict[Key, tuple[int, ...]]:
     """A function's first line is not part of a stack's name: any of several may be told."""
-    return {
-        (tuple((*frame[:3], 0) for frame in stack), labels): values
-        for (stack, labels), values in sums.items()
-    }
+    merged: dict[Key, tuple[int, ...]] = {}
+    for (stack, labels), values in sums.items():
+        key = (tuple((*frame[:3], 0) for frame in stack), labels)
+        before = merged.get(key, (0,) * len(values))
+        merged[key] = tuple(one + other for one, other in zip(before, values, strict=True))
+    return merged
 
 
 def rows_from(data: bytes, band_s: int = 5, offset_s: float = 0.0) -> Rows:
