@@ -159,7 +159,7 @@ def test_a_pushed_leak_is_found(tmp_path: Path) -> None:
 
 
 def test_what_keeps_a_scraped_leak_is_asked_for(tmp_path: Path) -> None:
-    """A confirmed leak of a scraped Python process is written down with the path to its root."""
+    """A leak of a scraped Python process is written down with the path to its root."""
     script = tmp_path / "remembering.py"
     script.write_text(LEAK)
     socket = tmp_path / "agent.sock"

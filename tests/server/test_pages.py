@@ -19,7 +19,7 @@ from stanch.server.fleet import Fleet
 from stanch.server.pages.application import make_application
 from stanch.server.tokens import Tokens
 from stanch.store import Look, ProcessLook
-from stanch.store.sqlstore import Extra, SqlStore, Taken, open_store
+from stanch.store.sqlstore import SqlStore, Taken, open_store
 from tests.server.serving import serving_application
 from tests.store.pprofs import heap_bytes
 
@@ -50,7 +50,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
                 look = Look(
                     "shop", instance, at_s, began_s + at_s, "python", (process,), 512.0 * MIB
                 )
-                opened.take(look, [Taken("heap", data)], Extra("v2" if pid == 12 else "v1"))
+                look = replace(look, release="v2" if pid == 12 else "v1")
+                opened.take(look, [Taken("heap", data)])
         opened.flush()
         Fleet(opened, FixedTargets(())).detect_once()
         yield opened

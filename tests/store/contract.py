@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from stanch.store import (
+    FILES,
     OTHER,
     LifeSeries,
     Look,
@@ -40,14 +41,26 @@ def growing_looks(service: str = "shop") -> list[Look]:
             requests=100.0 * number,
             heap=heaps,
         )
-        counts = (StackCount("thread", stack("pool"), 4.0), StackCount("task", stack("t"), number))
-        looks.append(_at(number, process, service=service, counts=counts))
+        counts = (
+            StackCount("thread", stack("pool"), 4.0),
+            StackCount("task", stack("t"), number),
+            StackCount("fd", FILES, 12.0 + number),
+        )
+        container = {
+            "slack_bytes": 5e6 + 1e5 * number,
+            "page_cache_bytes": 9e6 if number % 7 else None,
+            "max_fds": 1024.0,
+            "release": "v1",
+        }
+        # Once the profile of counts does not come.
+        told = counts if number != 9 else ()
+        looks.append(_at(number, process, service=service, counts=told, **container))
         # The second process of shop-2 began two steps before the first one's first look.
         child = replace(process, pid=20, age_s=STEP_S * number + 9, heap=heaps[:1])
         looks.append(_at(number, process, child, service=service, instance="shop-2"))
     for number in range(30, 36):
         process = replace(PROCESS, pid=11, age_s=STEP_S * (number - 30) + 1, heap=(heap("a", 1e6),))
-        looks.append(_at(number, process, service=service))
+        looks.append(_at(number, process, service=service, release="v2"))
     return looks
 
 
@@ -93,6 +106,7 @@ def _check_service(given: ServiceSeries, wanted: ServiceSeries) -> None:
 
 def _check_life(given: LifeSeries, wanted: LifeSeries) -> None:
     same = ("service", "instance", "language", "limit_bytes", "period_bytes", "ended_near_limit")
+    same += ("release", "max_fds")
     for name in same:
         assert getattr(given, name) == getattr(wanted, name), name
     by_row = {"live_bytes", "allocated_bytes", "object_bytes"}

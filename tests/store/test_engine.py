@@ -1,14 +1,18 @@
 """The embedded engine: one owner, no older version, a memory cap, errors in words."""
 
+import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from stanch.store.engine import open_chdb, open_http
 from stanch.store.errors import StoreError
+from stanch.store.schema import MEMORY
 from stanch.store.sqlstore import open_store
+from tests.store.looks import look
 
 _OPEN = """
 import sys
@@ -52,6 +56,21 @@ def test_an_older_engine_is_refused(tmp_path: Path) -> None:
     file.write_text("1.0\n")
     open_chdb(tmp_path).close()
     assert file.read_text().strip() == version
+
+
+def test_a_directory_of_an_earlier_version_is_brought_up(tmp_path: Path) -> None:
+    """Columns that its tables lack are added when it is opened, and its rows stay."""
+    with open_store("chdb", tmp_path) as store:
+        store.add(look(1.0, unix_s=time.time()))
+        store.flush()
+        for column in MEMORY.added:
+            store.engine.command(f"ALTER TABLE memory DROP COLUMN {column}")
+    with open_store("chdb", tmp_path) as store:
+        ((files, rss),) = store.engine.query("SELECT open_fds, rss_bytes FROM memory")
+        assert math.isnan(files)
+        assert rss == 50e6
+        (life,) = store.series("shop").lives
+        assert life.max_fds is None
 
 
 def test_a_query_beyond_the_memory_cap_fails_alone(tmp_path: Path) -> None:

@@ -39,13 +39,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
         for at_s in range(0, 180, 30):
             heap = {"remember": MIB * (1 + at_s), "steady": 5 * MIB}
             labels = (("route", "/cart"), ("thread", "Main"))
-            extra = Extra("v1", 0.25, {"heap": 7 * MIB})
+            extra = Extra(0.25, {"heap": 7 * MIB})
             for instance in ("shop-1", "shop-2"):
                 data = heap_bytes(heap, age_s=60.0 + at_s, labels=labels, time_s=NOW - 600 + at_s)
-                opened.take(look(at_s, instance), [Taken("heap", data)], extra)
+                one = look(at_s, instance, release="v1")
+                opened.take(one, [Taken("heap", data)], extra)
         process = ProcessLook(11, None, 5.0, rss_bytes=90 * MIB)
-        again = look(210.0, processes=(process,))
-        opened.take(again, [Taken("heap", heap_bytes({"steady": 5 * MIB}))], Extra("v2"))
+        again = look(210.0, processes=(process,), release="v2")
+        opened.take(again, [Taken("heap", heap_bytes({"steady": 5 * MIB}))])
         opened.flush()
         yield opened
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from stanch.store import Look, ProcessLook
 from stanch.store.rows import COUNTED_TOGETHER, kind_of, open_profile
-from stanch.store.sqlstore import Extra, Taken
+from stanch.store.sqlstore import Taken
 
 _MOST_PAST_S = 3600.0
 _MOST_FUTURE_S = 60.0
@@ -42,7 +42,7 @@ class Push:
 class ProfileStore(Protocol):
     """Where looks go with their profiles; `stanch.store.sqlstore.SqlStore` is one."""
 
-    def take(self, look: Look, profiles: list[Taken], extra: Extra | None = None) -> bool:
+    def take(self, look: Look, profiles: list[Taken]) -> bool:
         """Keep a look for good; False when it is known. Raises ProfileError and StoreError."""
 
 
@@ -102,10 +102,11 @@ class Receiver:
             processes=(process,),
             limit_bytes=push.limit_bytes,
             working_set_bytes=push.working_set_bytes,
+            release=_name(push.release),
         )
         taken_as = COUNTED_TOGETHER if kind == "goroutine" else kind
         profile = Taken(taken_as, push.data, 0, decoded)
-        taken = self.store.take(look, [profile], Extra(release=_name(push.release)))
+        taken = self.store.take(look, [profile])
         received = Received(service, instance, kind, taken, look.unix_s)
         if taken:
             self.heard(received)

@@ -12,15 +12,22 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from stanch.collect import Scrape, Scraper, Target, TargetSource, observe
+from stanch.collect import FetchError, Scrape, Scraper, Target, TargetSource, observe
 from stanch.collect.received import Received
-from stanch.detect import Finding, InstanceVerdict, Settings, judge_service
+from stanch.detect import (
+    Finding,
+    InstanceVerdict,
+    ServiceVerdict,
+    Settings,
+    judge_service,
+)
 from stanch.profile import ProfileError
-from stanch.server.explain import Explainer
 from stanch.server.follow import Follower
+from stanch.server.inspect import Inspectors
 from stanch.server.ledger import Ledger
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store.errors import StoreError
@@ -80,7 +87,8 @@ class Fleet:
         self._pushers: dict[tuple[str, str], TargetHealth] = {}
         self._ledger = Ledger(store, wall)
         self._follower = Follower(wall, self._ledger.known())
-        self._explainer = Explainer(self._ledger, self._by_instance, monotonic)
+        self._inspectors = Inspectors()
+        self._verdicts: list[ServiceVerdict] = []
         self._step = 0
         self.trouble: str | None = None
 
@@ -140,16 +148,24 @@ class Fleet:
 
     def detect_once(self) -> WatchState:
         """Judge every service by what the store knows, and write down what was found."""
-        found: list[Finding] = []
-        instances: dict[tuple[str, str], InstanceVerdict] = {}
-        for service in self._store.services():
-            verdict = judge_service(self._store.series(service), self._options.settings)
-            found += verdict.findings
-            instances |= {(one.service, one.instance): one for one in verdict.instances}
+        verdicts = [
+            judge_service(
+                self._store.series(service),
+                self._options.settings,
+                self._inspectors.of(service).holders,
+            )
+            for service in self._store.services()
+        ]
+        self._verdicts = verdicts
+        found = [finding for verdict in verdicts for finding in verdict.findings]
+        fixes = tuple(fix for verdict in verdicts for fix in verdict.fixes)
+        instances = {
+            (one.service, one.instance): one for verdict in verdicts for one in verdict.instances
+        }
         new, changed, resolved = self._follower.follow(found)
         self._step += 1
         now_s = self._wall()
-        self._ledger.write(self._follower.findings, resolved)
+        self._ledger.write(self._follower.findings, resolved, fixes, self._answer_to)
         health = self._judged_health(instances)
         self._store.write_targets(health)
         return WatchState(
@@ -161,6 +177,7 @@ class Fleet:
             new=new,
             changed=changed,
             resolved=resolved,
+            fixes=fixes,
             source_error=self._source.error,
         )
 
@@ -184,8 +201,24 @@ class Fleet:
             return look.service, str(error)
         return look.service, scrape.error or ""
 
-    def _by_instance(self) -> dict[str, Target]:
-        return {target.instance: target for target in self._health}
+    def _answer_to(self, finding: Finding) -> Mapping[str, Any] | None:
+        """What a retention search said of the memory of a finding."""
+        for place, answer in self._inspectors.of(finding.service).answers.items():
+            if place.function == finding.function and place.file.endswith(finding.file):
+                return answer
+        return None
+
+    async def _inspect(self) -> None:
+        """Make the retention searches that the last verdicts asked for."""
+        targets = {(one.service, one.instance): target for target, one in self._health.items()}
+
+        async def ask(service: str, instance: str, path: str) -> bytes:
+            target = targets.get((service, instance))
+            if target is None:
+                raise FetchError(f"{instance} is not scraped, so it cannot be asked")
+            return await self._scraper.ask(target, path)
+
+        await self._inspectors.look(self._verdicts, ask)
 
     async def _detect_forever(self) -> None:
         while True:
@@ -193,7 +226,7 @@ class Fleet:
             try:
                 state = await asyncio.to_thread(self.detect_once)
                 await asyncio.to_thread(self._told, state)
-                await self._explainer.explain(state.findings)
+                await self._inspect()
             except StoreError as error:
                 self.trouble = str(error)
             except Exception as error:

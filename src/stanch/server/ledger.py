@@ -2,16 +2,19 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from stanch.detect import Finding, finding_to_dict
+from stanch.detect import Finding, Fix, finding_to_dict
 from stanch.store.history import FindingRow, FindingStatus, TimeRange
 from stanch.store.sqlstore import SqlStore
 
 _MOST_FINDINGS = 10_000
 _RELEASE_S = 3600.0
+FIX = "fix"
+"""Where a finding's document tells what became of it in a later release: its state ("fixed" or
+"still leaking"), that release, and a text."""
 
 
 def finding_name(finding: Finding) -> str:
@@ -26,8 +29,10 @@ def finding_row(
     status: FindingStatus,
     release: str,
     retention: Mapping[str, Any] | None,
+    fix: Mapping[str, Any] | None,
 ) -> FindingRow:
-    """The row of a finding as it stands now."""
+    """The row of a finding as it stands now. fix: what became of it in a later release, as the
+    document tells it."""
     return FindingRow(
         finding=finding_name(finding),
         service=finding.service,
@@ -40,7 +45,7 @@ def finding_row(
         first_unix_s=finding.first_seen_unix or now_unix_s,
         last_unix_s=now_unix_s,
         release=release,
-        document=finding_to_dict(finding),
+        document=finding_to_dict(finding) | ({FIX: fix} if fix else {}),
         retention=retention,
     )
 
@@ -66,45 +71,57 @@ class Ledger:
         self._wall = wall
         firing = store.history.findings(status="firing", most=_MOST_FINDINGS)
         self._written = {row.finding: row for row in firing}
-        self._answers: dict[str, Mapping[str, Any]] = {}
-
-    def explained(self, name: str) -> bool:
-        """Whether it is known what keeps a finding's memory."""
-        row = self._written.get(name)
-        return name in self._answers or (row is not None and row.retention is not None)
-
-    def explain(self, name: str, answer: Mapping[str, Any]) -> None:
-        """Have an answer of `stanch why` written with the finding, the next time."""
-        self._answers[name] = answer
 
     def known(self) -> tuple[Finding, ...]:
         """The findings that fire."""
         return tuple(map(finding_of, self._written.values()))
 
-    def write(self, firing: Iterable[Finding], resolved: Iterable[Finding]) -> None:
-        """Write down what fires now and what no longer does. Raises StoreError."""
+    def write(
+        self,
+        firing: Iterable[Finding],
+        resolved: Iterable[Finding],
+        fixes: Sequence[Fix] = (),
+        answer_to: Callable[[Finding], Mapping[str, Any] | None] = lambda finding: None,
+    ) -> None:
+        """Write down what fires now and what no longer does. Raises StoreError.
+
+        fixes: what became of leaks of earlier releases. answer_to: what a retention search said of
+        a finding. Both stay with a finding until there is something newer.
+        """
         now_s = self._wall()
         releases: dict[str, str] = {}
-        rows = [self._row(finding, now_s, "firing", releases) for finding in firing]
-        rows += [self._row(finding, now_s, "resolved", releases) for finding in resolved]
+
+        def row(finding: Finding, status: FindingStatus) -> FindingRow:
+            before = self._written.get(finding_name(finding))
+            return finding_row(
+                finding,
+                now_s,
+                status,
+                before.release if before else self._release(finding.service, now_s, releases),
+                answer_to(finding) or (before.retention if before else None),
+                _fix_of(finding, fixes) or (before.document.get(FIX) if before else None),
+            )
+
+        rows = [row(finding, "firing") for finding in firing]
+        rows += [row(finding, "resolved") for finding in resolved]
         self._store.write_findings(rows)
         self._written = {row.finding: row for row in rows if row.status == "firing"}
 
-    def _row(
-        self, finding: Finding, now_s: float, status: FindingStatus, releases: dict[str, str]
-    ) -> FindingRow:
-        name = finding_name(finding)
-        before = self._written.get(name)
-        if before is not None:
-            retention = self._answers.pop(name, None) or before.retention
-            return finding_row(finding, now_s, status, before.release, retention)
-        service = finding.service
-        if service not in releases:
-            releases[service] = self._release(service, now_s)
-        return finding_row(finding, now_s, status, releases[service], None)
-
-    def _release(self, service: str, now_s: float) -> str:
+    def _release(self, service: str, now_s: float, known: dict[str, str]) -> str:
         """The newest release of a service that runs, "" when it is unknown."""
-        within = TimeRange(now_s - _RELEASE_S, now_s + 60)
-        releases = self._store.history.releases(service, within)
-        return releases[-1] if releases else ""
+        if service not in known:
+            within = TimeRange(now_s - _RELEASE_S, now_s + 60)
+            known[service] = next(reversed(self._store.history.releases(service, within)), "")
+        return known[service]
+
+
+def _fix_of(finding: Finding, fixes: Sequence[Fix]) -> dict[str, Any] | None:
+    for fix in fixes:
+        if (
+            fix.service == finding.service
+            and fix.function == finding.function
+            # Both are shortened, but not by the same other names.
+            and (fix.file.endswith(finding.file) or finding.file.endswith(fix.file))
+        ):
+            return {"state": fix.state, "release": fix.release, "text": " ".join(fix.evidence)}
+    return None

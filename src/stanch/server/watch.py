@@ -30,11 +30,8 @@ from stanch.detect import (
     judge_service,
 )
 from stanch.server.follow import Follower
-from stanch.server.inspect import Ask, Inspector
+from stanch.server.inspect import Inspectors
 from stanch.store import Look, MemoryStore, ServiceSeries
-
-_MOST_SEARCHES = 4
-"""Retention searches at a time, each in a process of another service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,7 @@ class Watcher:
         self._lives: dict[Target, str] = {}
         self._follower = Follower(wall)
         self._answered = False
-        self._inspectors: dict[str, Inspector] = {}
+        self._inspectors = Inspectors()
         self._verdicts: list[ServiceVerdict] = []
 
     def __enter__(self) -> "Watcher":
@@ -196,7 +193,7 @@ class Watcher:
                 self._store.add(look)
         verdicts = [
             judge_service(
-                self._store.series(service), self._settings, self._inspector(service).holders
+                self._store.series(service), self._settings, self._inspectors.of(service).holders
             )
             for service in self._store.services()
         ]
@@ -222,36 +219,22 @@ class Watcher:
             source_error=self._source.error or self._crowded(),
         )
 
-    def _inspector(self, service: str) -> Inspector:
-        return self._inspectors.setdefault(service, Inspector())
-
     async def _round(self, targets: Sequence[Target]) -> list[Scrape]:
         """Scrape all targets, and beside it make the retention search that was asked for."""
         scrapes, _ = await asyncio.gather(self._scraper.scrape(targets), self._inspect())
         return scrapes
 
     async def _inspect(self) -> None:
-        """Make the retention searches that the last verdicts asked for: one a service, and so many
-        services in all, in turn."""
+        """Make the retention searches that the last verdicts asked for."""
         targets = {name: target for target, name in self._names.items()}
 
-        def asking(service: str) -> Ask:
-            async def ask(instance: str, path: str) -> bytes:
-                target = targets.get((service, instance))
-                if target is None:
-                    raise FetchError(f"{instance} is no target any more")
-                return await self._scraper.ask(target, path)
+        async def ask(service: str, instance: str, path: str) -> bytes:
+            target = targets.get((service, instance))
+            if target is None:
+                raise FetchError(f"{instance} is no target any more")
+            return await self._scraper.ask(target, path)
 
-            return ask
-
-        wanting = [verdict for verdict in self._verdicts if verdict.inspections]
-        first = self._step % len(wanting) if wanting else 0
-        await asyncio.gather(
-            *(
-                self._inspector(verdict.service).look(verdict.inspections, asking(verdict.service))
-                for verdict in (wanting[first:] + wanting[:first])[:_MOST_SEARCHES]
-            )
-        )
+        await self._inspectors.look(self._verdicts, ask)
 
     def _crowded(self) -> str | None:
         refused = self._store.refused_instances

@@ -56,18 +56,18 @@ def _allocated(process: ProcessLook) -> float:
 
 def memory_of(look: Look) -> float | None:
     """What counts against the limit: the working set, else the sum of RSS, else None."""
-    if _is_sound(look.working_set_bytes):
+    if is_sound(look.working_set_bytes):
         return look.working_set_bytes
     return _total(look, "rss_bytes")
 
 
 def _total(look: Look, field: str) -> float | None:
     values = (getattr(process, field) for process in look.processes)
-    known = [value for value in values if _is_sound(value)]
+    known = [value for value in values if is_sound(value)]
     return sum(known) if known else None
 
 
-def _is_sound(number: float | None) -> bool:
+def is_sound(number: float | None) -> bool:
     """Whether a number that a target told can be: known, finite, not negative, not absurd."""
     return number is not None and 0 <= number < _ABSURD
 
@@ -121,7 +121,7 @@ class Life:
             self._heap.repeat()
         self._moments = [self._moments[column] for column in kept]
         self._moments.append(self._moment(look, now_s, fresh))
-        if look.limit_bytes and _is_sound(look.limit_bytes):
+        if look.limit_bytes and is_sound(look.limit_bytes):
             self._limit_bytes = look.limit_bytes
         self._release = look.release or self._release
         self._last = look
@@ -175,7 +175,7 @@ class Life:
             release=self._release,
             slack_bytes=moments[_SLACK],
             page_cache_bytes=moments[_PAGES],
-            max_fds=self._last.max_fds if _is_sound(self._last.max_fds) else None,
+            max_fds=self._last.max_fds if is_sound(self._last.max_fds) else None,
         )
 
     def _moment(self, look: Look, now_s: float, fresh: bool) -> tuple[float, ...]:
@@ -185,7 +185,7 @@ class Life:
         if heap is None and self._moments:
             heap = self._moments[-1][_HEAP]
         others = [
-            number if _is_sound(number) else None
+            number if is_sound(number) else None
             for number in (look.slack_bytes, look.page_cache_bytes)
         ]
         numbers = (rss, memory_of(look), heap, runtime, requests, in_flight, *others)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from stanch.profile import Function, Line, Location, Profile, Sample, ValueType, encode
 from stanch.store.history import HEAP
-from stanch.store.model import Frame, Look, ProcessLook
+from stanch.store.model import FILES, Frame, Look, ProcessLook, StackCount
 from stanch.store.rows import COUNTED_TOGETHER
 
 HEAP_TYPES = (
@@ -32,12 +32,14 @@ class Locations:
 
 
 def look_profiles(look: Look) -> Iterator[tuple[str, bytes, int]]:
-    """The profiles of a look: kind, bytes, and the process they are of."""
+    """The profiles of a look: kind, bytes, and the process they are of. Open files, which have no
+    stack, are one of its numbers instead."""
     for number, process in enumerate(look.processes):
         if process.heap and process.heap_fresh:
             yield HEAP, encode(_heap(look, process)), number
-    if look.counts:
-        yield COUNTED_TOGETHER, encode(_counts(look)), 0
+    counts = [count for count in look.counts if count.stack != FILES]
+    if counts:
+        yield COUNTED_TOGETHER, encode(_counts(look, counts)), 0
 
 
 def _heap(look: Look, process: ProcessLook) -> Profile:
@@ -66,10 +68,10 @@ def _heap(look: Look, process: ProcessLook) -> Profile:
     )
 
 
-def _counts(look: Look) -> Profile:
+def _counts(look: Look, counts: Iterable[StackCount]) -> Profile:
     locations = Locations()
     samples = tuple(
         Sample(locations.of(count.stack), (round(count.count),), (("kind", count.kind),))
-        for count in look.counts
+        for count in counts
     )
     return Profile((ValueType("goroutine", "count"),), samples, time_nanos=round(look.unix_s * 1e9))

@@ -18,7 +18,8 @@ class Numbers:
     """The numbers of an instant; None is unknown. Bytes, seconds, and counts since the start.
 
     memory_bytes counts against the limit. latency_s: mean seconds of a request. fresh: False
-    when the heap profile was an older one again, which is then not in the record.
+    when the heap profile was an older one again, which is then not in the record. slack_bytes:
+    what allocators hold free. page_cache_bytes: of the container.
     """
 
     rss_bytes: float | None = None
@@ -32,6 +33,10 @@ class Numbers:
     period_bytes: float = 512 * 1024
     fresh: bool = True
     breakdown: Mapping[str, int] = field(default_factory=dict)
+    slack_bytes: float | None = None
+    page_cache_bytes: float | None = None
+    open_fds: float | None = None
+    max_fds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

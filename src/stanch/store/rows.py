@@ -223,6 +223,7 @@ def _memory(batch: Sequence[Decoding]) -> bytes | None:
             integers((int(each.fresh) for each in numbers), "uint8"),
             ends + texts(name for one in parts for name, _ in one),
             ends + integers((size for one in parts for _, size in one), "uint64"),
+            *(column(name) for name in MEMORY.added),
         ],
     )
 

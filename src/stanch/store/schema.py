@@ -17,6 +17,7 @@ _TIME = f"{_UTC} CODEC(Delta, ZSTD(1))"
 _NAME = "LowCardinality(String) CODEC(ZSTD(1))"
 _BIG = "UInt64 CODEC(T64, ZSTD(1))"
 _FLOAT = "Float64 CODEC(ZSTD(1))"
+_UNKNOWN = "Float64 DEFAULT nan CODEC(ZSTD(1))"
 PROFILE_NAME = "lower(hex(reinterpretAsFixedString(profile)))"
 """The name of a profile, 32 hex digits, of its column."""
 BETWEEN = (
@@ -32,7 +33,8 @@ class Table:
     """One table. replacing: the column whose largest value wins among rows of the same key.
 
     shard: the expression that divides rows among the shards of a cluster. aged: whether its
-    partitions are dropped by age; the others are small and stay.
+    partitions are dropped by age; the others are small and stay. added: columns that a table made
+    by an earlier version may lack; in its older rows they are unknown.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Table:
     replacing: str | None = None
     shard: str = "cityHash64(service)"
     aged: bool = True
+    added: tuple[str, ...] = ()
 
 
 SAMPLES = Table(
@@ -99,9 +102,14 @@ MEMORY = Table(
         ("fresh", "UInt8"),
         ("breakdown_names", "Array(LowCardinality(String)) CODEC(ZSTD(1))"),
         ("breakdown_bytes", "Array(UInt64) CODEC(ZSTD(1))"),
+        ("slack_bytes", _UNKNOWN),
+        ("page_cache_bytes", _UNKNOWN),
+        ("open_fds", _UNKNOWN),
+        ("max_fds", _UNKNOWN),
     ),
     partition=_BY_HOURS,
     order="service, instance, time",
+    added=("slack_bytes", "page_cache_bytes", "open_fds", "max_fds"),
 )
 PROFILES = Table(
     "profiles",
@@ -227,14 +235,24 @@ def ddl(cluster: Cluster | None = None) -> list[str]:
     statements = [f"CREATE DATABASE IF NOT EXISTS {DATABASE}{on}"]
     for table in TABLES:
         name = f"{table.name}_local" if cluster else table.name
-        statements.append(_create(table, name, cluster, on))
+        statements += [_create(table, name, cluster, on), *_add_columns(table, name, on)]
         if cluster:
             statements.append(
                 f"CREATE TABLE IF NOT EXISTS {DATABASE}.{table.name}{on}"
                 f" AS {DATABASE}.{name} ENGINE = Distributed({_quoted(cluster.name)},"
                 f" {DATABASE}, {name}, {table.shard})"
             )
+            statements += _add_columns(table, table.name, on)
     return statements
+
+
+def _add_columns(table: Table, name: str, on: str) -> list[str]:
+    """What brings a table that an earlier version made to what it is now."""
+    return [
+        f"ALTER TABLE {DATABASE}.{name}{on} ADD COLUMN IF NOT EXISTS {_name(column)} {kind}"
+        for column, kind in table.columns
+        if column in table.added
+    ]
 
 
 def _create(table: Table, name: str, cluster: Cluster | None, on: str) -> str:
@@ -264,7 +282,7 @@ def native_types(table: Table) -> dict[str, str]:
     """The types in which columns are sent: without codecs, and names as plain strings."""
     plain = {}
     for name, kind in table.columns:
-        bare = kind.partition(" CODEC(")[0]
+        bare = kind.partition(" CODEC(")[0].partition(" DEFAULT ")[0]
         plain[name] = bare.replace("LowCardinality(String)", "String")
     return plain
 

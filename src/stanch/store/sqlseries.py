@@ -14,8 +14,9 @@ import numpy as np
 
 from stanch.store.engine import Engine, Row
 from stanch.store.life import NEAR_LIMIT, OTHER
-from stanch.store.model import Frame, Stack
+from stanch.store.model import FILES, Frame, Stack
 from stanch.store.rows import band_width_s
+from stanch.store.schema import MEMORY
 from stanch.store.series import Births, Counts, Floats, LifeSeries, ServiceSeries
 from stanch.store.track import REFRESH_S
 
@@ -48,6 +49,7 @@ class _Life:
     life: int
     instance: str
     language: str
+    release: str
     start_ms: int
     seen_ms: int
     ended: bool
@@ -66,6 +68,7 @@ _NUMBERS = (
     "requests",
     "in_flight",
     "period_bytes",
+    *MEMORY.added,
 )
 
 
@@ -99,7 +102,7 @@ def read_series(engine: Engine, service: str, now_ms: int, bounds: SeriesBounds)
 def read_life(engine: Engine, life: int, bounds: SeriesBounds) -> LifeSeries | None:
     """One life by its number, None when it is unknown. Raises StoreError."""
     rows = engine.query(
-        "SELECT service, life, instance, language, toUnixTimestamp64Milli(start),"
+        "SELECT service, life, instance, language, release, toUnixTimestamp64Milli(start),"
         " toUnixTimestamp64Milli(seen), end FROM lives FINAL WHERE life = {life:UInt64}",
         {"life": life},
     )
@@ -125,7 +128,7 @@ def _urgency(life: _Life) -> float:
 
 def _lives(engine: Engine, service: str, now_ms: int, bounds: SeriesBounds) -> list[_Life]:
     rows = engine.query(
-        "SELECT life, instance, language, toUnixTimestamp64Milli(start),"
+        "SELECT life, instance, language, release, toUnixTimestamp64Milli(start),"
         " toUnixTimestamp64Milli(seen), end FROM lives FINAL"
         " WHERE service = {service:String} AND seen >= fromUnixTimestamp64Milli({since:Int64})"
         " ORDER BY seen DESC LIMIT {most:UInt32}",
@@ -138,8 +141,8 @@ def _lives(engine: Engine, service: str, now_ms: int, bounds: SeriesBounds) -> l
     # The rows of lives are behind by up to REFRESH_S; their looks tell when they were last seen.
     silent_ms = now_ms - round(bounds.silent_s * 1000)
     recent_ms = silent_ms - round(REFRESH_S * 1000)
-    running = [row for row in rows if row[5] == "running" and row[4] >= recent_ms]
-    ended = [row for row in rows if row[5] != "running"][: bounds.past_lives]
+    running = [row for row in rows if row[6] == "running" and row[5] >= recent_ms]
+    ended = [row for row in rows if row[6] != "running"][: bounds.past_lives]
     wanted = running + ended
     if not wanted:
         return []
@@ -152,7 +155,7 @@ def _with_looks(
 ) -> list[_Life]:
     looks = _looks(engine, service, [row[0] for row in wanted], bounds)
     lives = []
-    for life, instance, language, start_ms, seen_ms, end in wanted:
+    for life, instance, language, release, start_ms, seen_ms, end in wanted:
         if found := looks.get(life):
             table = np.array([numbers for _, numbers in found], dtype=np.float64).T
             lives.append(
@@ -160,6 +163,7 @@ def _with_looks(
                     life=life,
                     instance=instance,
                     language=language,
+                    release=release,
                     start_ms=start_ms,
                     seen_ms=seen_ms,
                     ended=end != "running",
@@ -222,6 +226,10 @@ def _series(engine: Engine, service: str, life: _Life, most_stacks: int) -> Life
         births=heap.births,
         counts=heap.counts,
         ended_near_limit=life.ended and _near_limit(memory, limit_bytes),
+        release=life.release,
+        slack_bytes=numbers["slack_bytes"],
+        page_cache_bytes=numbers["page_cache_bytes"],
+        max_fds=None if np.isnan(numbers["max_fds"][-1]) else float(numbers["max_fds"][-1]),
     )
 
 
@@ -269,6 +277,7 @@ class _Heap:
         if most:
             self._read_heap(most)
             self._read_counts()
+        self._add_files()
 
     def _read_heap(self, most: int) -> None:
         rows = self._engine.query(
@@ -381,11 +390,26 @@ class _Heap:
         count = np.zeros((len(rows), len(self._column)))
         for number, (_, _, times, counts) in enumerate(rows):
             count[number, [self._column[time_ms] for time_ms in times]] = counts
+        told = {self._column[time_ms] for row in rows for time_ms in row[2]}
+        for column in range(1, len(self._column)):
+            if column not in told:  # Its profile of counts did not come.
+                count[:, column] = count[:, column - 1]
         frames = read_stacks(self._engine, [row[1] for row in rows])
         self.counts = Counts(
             tuple(row[0] for row in rows),
             tuple(frames.get(row[1], (Frame(f"{row[1]:#x}", "", 0),)) for row in rows),
             count,
+        )
+
+    def _add_files(self) -> None:
+        """Open files are a number of a look, and for detection a count as others are."""
+        files = self._life.numbers["open_fds"]
+        if np.isnan(files).all():
+            return
+        self.counts = Counts(
+            (*self.counts.kinds, "fd"),
+            (*self.counts.stacks, FILES),
+            np.vstack([self.counts.count, np.nan_to_num(_filled(files))]),
         )
 
 

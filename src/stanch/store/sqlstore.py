@@ -18,9 +18,9 @@ from stanch.store.engine import CHDB_MEMORY_BYTES, Engine, open_chdb, open_http
 from stanch.store.errors import StoreError
 from stanch.store.history import HEAP, Autopsy, FindingRow, History, TargetRow
 from stanch.store.intake import Intake, IntakeBounds
-from stanch.store.life import memory_of
+from stanch.store.life import is_sound, memory_of
 from stanch.store.lookprofile import look_profiles
-from stanch.store.model import Look, StackHeap, thin
+from stanch.store.model import FILES, Look, StackHeap, thin
 from stanch.store.record import LifeState, Numbers, Payload, Record
 from stanch.store.retention import Retention, RetentionBounds
 from stanch.store.rows import (
@@ -59,7 +59,6 @@ class Taken:
 class Extra:
     """What a look does not carry; latency_s: mean of a request; breakdown: bytes by name."""
 
-    release: str = ""
     latency_s: float | None = None
     breakdown: Mapping[str, int] = field(default_factory=dict)
 
@@ -125,7 +124,7 @@ class SqlStore:
         with self._lock:
             memory_bytes = memory_of(look)
             chosen = extra or Extra()
-            moment = self._tracker.place(thin(look), memory_bytes, chosen.release)
+            moment = self._tracker.place(thin(look), memory_bytes)
         band_s = band_width_s(moment.age_s) if ages_known else 0
         offsets_s = moment.offsets_s or (0.0,)
         if rows is None:
@@ -261,9 +260,10 @@ def _numbers(
 ) -> Numbers:
     def total(name: str) -> float | None:
         values = [getattr(process, name) for process in look.processes]
-        known = [value for value in values if value is not None]
+        known = [value for value in values if is_sound(value)]
         return sum(known) if known else None
 
+    files = [count.count for count in look.counts if count.stack == FILES]
     heap = total("live_heap_bytes")
     if heap is None and heap_bytes:
         heap = float(sum(heap_bytes))
@@ -281,4 +281,12 @@ def _numbers(
         ),
         fresh=bool(heap_bytes),
         breakdown=extra.breakdown,
+        slack_bytes=_sound(look.slack_bytes),
+        page_cache_bytes=_sound(look.page_cache_bytes),
+        open_fds=_sound(sum(files)) if files else None,
+        max_fds=_sound(look.max_fds),
     )
+
+
+def _sound(number: float | None) -> float | None:
+    return number if is_sound(number) else None

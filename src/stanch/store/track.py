@@ -57,7 +57,7 @@ class Tracker:
                 state, look, state.seen_ms, {}, (None, state.memory_bytes)
             )
 
-    def place(self, look: Look, memory_bytes: float | None, release: str) -> Moment:
+    def place(self, look: Look, memory_bytes: float | None) -> Moment:
         """The place of a look, which counts as seen. Its heaps are asked for their sums only.
 
         memory_bytes: what counts against the limit.
@@ -71,7 +71,7 @@ class Tracker:
             written.append(replace(known.state, end=end))
             known = None
         if known is None:
-            known = self._known[key] = _begin(look, unix_ms, release)
+            known = self._known[key] = _begin(look, unix_ms)
             written.append(known.state)
         known.last = look
         known.memory = (known.memory[1], memory_bytes)
@@ -81,7 +81,7 @@ class Tracker:
             limit_bytes=look.limit_bytes or known.state.limit_bytes,
             memory_bytes=known.state.memory_bytes if memory_bytes is None else memory_bytes,
             language=look.language or known.state.language,
-            release=release or known.state.release,
+            release=look.release or known.state.release,
         )
         if written:
             written[-1] = state
@@ -106,7 +106,7 @@ class Tracker:
         return known.state if known is not None else None
 
 
-def _begin(look: Look, unix_ms: int, release: str) -> _Known:
+def _begin(look: Look, unix_ms: int) -> _Known:
     oldest = look.processes[0] if look.processes else ProcessLook()
     start_ms = unix_ms - round((oldest.age_s or 0.0) * 1000)
     name = digest(f"{look.service}\0{look.instance}\0{start_ms}\0{oldest.pid}".encode())
@@ -117,7 +117,7 @@ def _begin(look: Look, unix_ms: int, release: str) -> _Known:
         start_ms=start_ms,
         seen_ms=unix_ms,
         end="running",
-        release=release,
+        release=look.release,
         language=look.language,
         pid=oldest.pid,
         limit_bytes=look.limit_bytes,
