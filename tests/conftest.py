@@ -3,6 +3,7 @@ which lets fuzzers, stress and kill loops run on, real memory cgroups and a smal
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ settings.register_profile(
     "stanch", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("stanch")
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would each process
+# that a test starts and then interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -68,9 +68,14 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
     """Press Ctrl-C: the exit code and what was still printed."""
     assert process.stdout is not None
     process.send_signal(signal.SIGINT)
-    # Not communicate(), which does not know what the line reader has in its buffer.
-    rest = process.stdout.read()
-    return process.wait(PATIENCE_S), rest.splitlines()
+    watchdog = _kill_later(process)
+    try:
+        # Not communicate(), which does not know what the line reader has in its buffer.
+        rest = process.stdout.read()
+        return process.wait(PATIENCE_S), rest.splitlines()
+    finally:
+        watchdog.kill()
+        watchdog.wait()
 
 
 def events(lines: list[str]) -> list[dict[str, Any]]:
