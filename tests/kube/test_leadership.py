@@ -126,3 +126,27 @@ def test_a_lease_that_may_not_be_read_is_a_trouble() -> None:
         until(lambda: only.error is not None)
         assert not only.leads and not only.led_last
         assert "refused with 401" in str(only.error)
+
+
+def test_the_next_leader_gets_what_the_one_before_has_left() -> None:
+    """At once after it was left, so also from one that was killed; the first one gets nothing."""
+    clock = Clock()
+    with serving() as running, ExitStack() as ending:
+        api = running.api
+        with server(api, "a", clock) as first:
+            until(lambda: first.leads)
+            assert first.term == (1, None)
+            first.leave("what a told")
+            until(lambda: "annotations" in api.get("leases", "stanch")["metadata"])
+            second = ending.enter_context(server(api, "b", clock))
+            tried(api)
+            assert second.term == (0, None)
+        until(lambda: second.leads)
+        assert second.term == (1, "what a told")
+        tried(api)
+        annotations = api.get("leases", "stanch")["metadata"]["annotations"]
+        assert annotations == {"stanch.dev/left": "what a told"}
+        second.leave("what b told")
+        again = ending.enter_context(server(api, "a2", clock))
+        until(lambda: "what b told" in str(api.get("leases", "stanch")["metadata"]))
+        assert again.term == (0, None)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from stanch.alert.alarm import Alarm, alarm_from_json, alarm_to_json
 from stanch.alert.condition import Condition, without_doubles
+from stanch.alert.handover import Handover
 from stanch.alert.lifecycle import News, Policy, Quiet, follow
 from stanch.alert.message import Message, message_key
-from stanch.alert.outbox import put
-from stanch.alert.silences import Marked, Window, marks, quiet_of, windows
+from stanch.alert.outbox import put, undelivered
+from stanch.alert.silences import Marked, Window, marks, quiet_of, replace_silences, windows
 from stanch.journal import Journal, Transaction
 
 _SAVE_EVERY_S = 60.0
@@ -63,6 +64,7 @@ class AlarmDesk:
         self._saved_unix = 0.0
         self._marks: dict[str, Marked] = {}
         self._windows: list[Window] = []
+        self._delivered: dict[str, Alarm] = {}
         with journal.read() as transaction:
             # Since when a cause is unseen counts from this process's first look, not from before.
             self._alarms = {
@@ -113,6 +115,44 @@ class AlarmDesk:
         self._save(now_unix, after, messages)
         return messages
 
+    def leave(self) -> Handover:
+        """What a server that takes this one's place has to know. Raises JournalError.
+
+        An alarm is left as it was when all receivers had got its messages: one that is under way
+        is rather told twice than never.
+        """
+        with self._journal.read() as transaction:
+            waiting = undelivered(transaction)
+            marked, open_windows = marks(transaction), windows(transaction)
+        before, self._delivered = self._delivered, {}
+        for fingerprint, alarm in self._alarms.items():
+            if fingerprint in waiting:
+                if fingerprint in before:
+                    self._delivered[fingerprint] = before[fingerprint]
+            elif alarm.status == "firing" and alarm.told_stage:
+                self._delivered[fingerprint] = alarm
+        left = tuple(self._delivered.values())
+        return Handover(left, tuple(marked.values()), tuple(open_windows))
+
+    def take_up(self, left: Handover, now_unix: float) -> None:
+        """Go on where another server has left off. Raises JournalError.
+
+        What that one told is told; what this one told before, and that one no more, is over. An
+        alarm whose messages this server still has to deliver stays as it is here.
+        """
+        told = {alarm.fingerprint: alarm for alarm in left.alarms}
+        with self._journal.write() as transaction:
+            waiting = undelivered(transaction)
+            after = {
+                fingerprint: _taken_up(alarm, told.get(fingerprint), now_unix)
+                for fingerprint, alarm in {**told, **self._alarms}.items()
+                if fingerprint not in waiting
+            }
+            for fingerprint, alarm in after.items():
+                _store(transaction, fingerprint, alarm)
+            replace_silences(transaction, left.marks, left.windows)
+        self._alarms.update(after)
+
     def _quiet(
         self, alarm: Alarm | None, condition: Condition | None, now_unix: float
     ) -> Quiet | None:
@@ -158,6 +198,15 @@ class AlarmDesk:
                 _store(transaction, alarm.fingerprint, None)
         for alarm in oldest:
             del self._alarms[alarm.fingerprint]
+
+
+def _taken_up(alarm: Alarm, left: Alarm | None, now_unix: float) -> Alarm:
+    """An alarm as another server has left it; None where that one had nothing told of it."""
+    if left is not None:
+        return replace(left, unseen_unix=None, text=alarm.text, picture=alarm.picture)
+    if not alarm.told_stage:
+        return alarm
+    return replace(alarm, status="resolved", resolved_unix=now_unix, told_stage="", told_rate=None)
 
 
 def stored_alarms(transaction: Transaction) -> list[Alarm]:

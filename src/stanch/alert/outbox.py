@@ -65,6 +65,12 @@ def put(transaction: Transaction, message: Message, receivers: Iterable[str]) ->
     return taken
 
 
+def undelivered(transaction: Transaction) -> set[str]:
+    """Return the fingerprints of the alarms that a receiver has not got all messages of."""
+    rows = transaction.execute("SELECT key FROM outbox WHERE state IN ('queued', 'sending')")
+    return {row["key"].rsplit("-", 2)[0] for row in rows}
+
+
 def take_next(transaction: Transaction, receiver: str, now_unix: float) -> Waiting | None:
     """Return the oldest message for a receiver, noted as being sent; None when none is due.
 

@@ -116,6 +116,28 @@ def windows(transaction: Transaction) -> list[Window]:
     return [Window(**row) for row in rows]
 
 
+def replace_silences(
+    transaction: Transaction, marked: Iterable[Marked], open_windows: Iterable[Window]
+) -> None:
+    """Let these be all marks and windows."""
+    transaction.execute("DELETE FROM marks")
+    transaction.execute("DELETE FROM windows")
+    for mark in marked:
+        set_mark(transaction, mark)
+    for window in open_windows:
+        row = (
+            window.id,
+            window.service,
+            window.begins_unix,
+            window.ends_unix,
+            window.every_s,
+            window.note,
+            window.by,
+        )
+        sql = "INSERT INTO windows (id, service, begins_unix, ends_unix, every_s, note, by)"
+        transaction.execute(f"{sql} VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
 def quiet_of(
     alarm: Alarm,
     marked: Marked | None,

@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
                 last = last if chronicle is None else chronicle.take(last)
                 last = last if recycling is None else _recycled(recycling, last)
                 if alarming is not None and (cluster is None or cluster.may_tell):
-                    last = _alarmed(alarming, recycling, last)
+                    last = _alarmed(alarming, recycling, cluster, last)
                 confirmed |= {finding.key for finding in state.confirmed}
                 output.show(_touched(arguments.alive, last))
         except KeyboardInterrupt:
@@ -263,10 +263,17 @@ def _alarming(
 
 
 def _alarmed(
-    alarming: "Alarming", recycling: "Recycling | None", state: "WatchState"
+    alarming: "Alarming",
+    recycling: "Recycling | None",
+    cluster: "ClusterWatch | None",
+    state: "WatchState",
 ) -> "WatchState":
     """Hand a state to the alarms; what does not work there is shown with it."""
+    if cluster is not None:
+        cluster.take_up(alarming)
     alarming.take(state, recycling.conditions() if recycling is not None else ())
+    if cluster is not None:
+        cluster.leave(alarming)
     trouble = alarming.trouble
     if trouble is None:
         return state

@@ -20,6 +20,9 @@ from stanch.kube.errors import KubeError
 
 DURATION_S = 15
 RENEW_S = 5.0
+_LEFT = "stanch.dev/left"
+"""The annotation of the lease in which the leader leaves its successor what it needs to know."""
+_LOOKS = 10  # so often between two renewals it is looked whether there is something new to leave
 DEADLINE_S = 10.0
 """Who could not renew for so long leads no more, while the others still take the lease for his."""
 
@@ -53,6 +56,9 @@ class Leadership:
         self._error: str | None = None
         self._seen_version = ""
         self._seen_s = monotonic()
+        self._left: str | None = None
+        self._left_there: str | None = None
+        self._terms = 0
 
     @property
     def leads(self) -> bool:
@@ -74,6 +80,17 @@ class Leadership:
             return self._holder
 
     @property
+    def term(self) -> tuple[int, str | None]:
+        """How often this server has begun to lead, and what the one before has left it, if so."""
+        with self._lock:
+            return self._terms, self._left_there
+
+    def leave(self, text: str) -> None:
+        """Leave this to the one who leads next, with the lease, at once and until more is left."""
+        with self._lock:
+            self._left = text
+
+    @property
     def error(self) -> str | None:
         """Why the lease cannot be read or renewed now; None when it can."""
         with self._lock:
@@ -84,13 +101,23 @@ class Leadership:
         try:
             while True:
                 await self._try()
-                await self._pause(RENEW_S * random.uniform(0.8, 1.0))
+                await self._rest()
         finally:
             if self.leads:
                 # The next one need not wait. What fails here costs him DURATION_S.
                 with contextlib.suppress(KubeError, TimeoutError):
                     async with asyncio.timeout(2.0):
                         await self._release()
+
+    async def _rest(self) -> None:
+        """Until the next renewal, or until there is something new to leave."""
+        with self._lock:
+            left = self._left
+        for _ in range(_LOOKS):
+            await self._pause(RENEW_S / _LOOKS * random.uniform(0.8, 1.0))
+            with self._lock:
+                if self._left is not left:
+                    return
 
     async def _try(self) -> None:
         asked_s = self._monotonic()
@@ -115,7 +142,7 @@ class Leadership:
             if error.status != 404:
                 raise
             await self._client.send("POST", self._path, self._lease({}, transitions=0))
-            self._saw(self._identity, "")
+            self._begin(None)
             return True
         spec = lease.get("spec") or {}
         holder = str(spec.get("holderIdentity") or "")
@@ -127,7 +154,10 @@ class Leadership:
         count = int(spec.get("leaseTransitions") or 0) + (holder != self._identity)
         wanted = self._lease(lease, transitions=count)
         await self._client.send("PUT", f"{self._path}/{self._name}", wanted)
-        self._saw(self._identity, "")
+        if holder == self._identity:
+            self._saw(holder, "")
+        else:
+            self._begin(_annotations(lease).get(_LEFT))
         return True
 
     async def _release(self) -> None:
@@ -136,7 +166,14 @@ class Leadership:
         if spec.get("holderIdentity") != self._identity:
             return
         lease["spec"] = {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}
+        lease["metadata"] = self._about(lease)
         await self._client.send("PUT", f"{self._path}/{self._name}", lease)
+
+    def _begin(self, left_there: str | None) -> None:
+        with self._lock:
+            self._terms += 1
+            self._left, self._left_there = None, left_there
+        self._saw(self._identity, "")
 
     def _saw(self, holder: str, version: str) -> None:
         with self._lock:
@@ -148,11 +185,10 @@ class Leadership:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = before.get("spec") or {}
         is_ours = spec.get("holderIdentity") == self._identity
-        about = before.get("metadata") or {"name": self._name, "namespace": self._namespace}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": about,
+            "metadata": self._about(before),
             "spec": {
                 **spec,
                 "holderIdentity": self._identity,
@@ -162,3 +198,16 @@ class Leadership:
                 "leaseTransitions": transitions,
             },
         }
+
+    def _about(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The lease's metadata, with what is to be left; what another has left stays till then."""
+        about = before.get("metadata") or {"name": self._name, "namespace": self._namespace}
+        with self._lock:
+            left = self._left
+        if left is None:
+            return about
+        return {**about, "annotations": {**_annotations(before), _LEFT: left}}
+
+
+def _annotations(lease: dict[str, Any]) -> dict[str, str]:
+    return (lease.get("metadata") or {}).get("annotations") or {}

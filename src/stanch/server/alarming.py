@@ -13,6 +13,7 @@ from stanch.alert import AlarmDesk, Condition, condition_of
 from stanch.alert.configuration import AlarmConfiguration, make_receivers
 from stanch.alert.courier import Courier
 from stanch.alert.desk import Illustration, nothing_harmless
+from stanch.alert.handover import handover_from_json, handover_to_json
 from stanch.alert.message import Message
 from stanch.alert.picture import memory_chart
 from stanch.journal import Journal, JournalError
@@ -88,6 +89,23 @@ class Alarming:
             return []
         self._trouble = None
         return told
+
+    def leave(self) -> str | None:
+        """What a server that takes this one's place has to know, for its `take_up`; None when it
+        cannot be told now, which is `trouble`."""
+        try:
+            return handover_to_json(self._desk.leave())
+        except JournalError as error:
+            self._trouble = str(error)
+            return None
+
+    def take_up(self, left: str) -> None:
+        """Go on where another server has left off. Never raises: what cannot be read or written is
+        `trouble`, and then this one tells again what it sees."""
+        try:
+            self._desk.take_up(handover_from_json(left), self._wall())
+        except (JournalError, ValueError) as error:
+            self._trouble = f"what the server before has told is not known: {error}"
 
     def _illustrate(self, condition: Condition) -> Illustration:
         link = self._configuration.link

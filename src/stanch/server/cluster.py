@@ -14,6 +14,7 @@ from stanch.collect import TargetDefaults
 from stanch.deaths import Evidence
 from stanch.kube import Cluster, ContainerEnd, KubeSession, KubeTargets, Leadership
 from stanch.recycle.backends.eviction import EvictedPod, EvictionBackend
+from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
 from stanch.server.watch import TargetRow, WatchState
 
@@ -46,6 +47,7 @@ class ClusterWatch:
                 _identity(),
             )
         self._led: bool | None = None
+        self._taken_up = 0
 
     def __enter__(self) -> "ClusterWatch":
         if self._leadership is not None:
@@ -65,6 +67,24 @@ class ClusterWatch:
         """Whether this server is to tell people: also while the API server is away, since then
         nobody else can have become the leader, as far as anyone knows."""
         return self._leadership is None or self._leadership.led_last
+
+    def take_up(self, alarming: Alarming) -> None:
+        """Let alarms go on where the server that led before has left off, once in each term."""
+        if self._leadership is None:
+            return
+        term, left = self._leadership.term
+        if term != self._taken_up:
+            self._taken_up = term
+            if left is not None:
+                alarming.take_up(left)
+
+    def leave(self, alarming: Alarming) -> None:
+        """Leave the next leader what the alarms have told."""
+        if self._leadership is None:
+            return
+        left = alarming.leave()
+        if left is not None:
+            self._leadership.leave(left)
 
     def is_leaving(self, instance: str) -> bool:
         """Whether a pod is to end anyway, or not ready: it is none of the healthy ones."""
