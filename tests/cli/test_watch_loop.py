@@ -125,7 +125,7 @@ def test_a_repaired_service_resolves_its_finding(service: Service) -> None:
         assert states[-1].confirmed
         service.restart()
         service.rate = 0.0
-        states = steps(watcher, service, 14)
+        states = steps(watcher, service, 30)
     assert [one.function for state in states for one in state.resolved] == ["remember"]
     assert states[-1].findings == ()
     assert states[-1].rows[0].verdict == "steady"

@@ -7,14 +7,25 @@ from stanch.detect import LEAKS, Finding
 
 _RESOLVED_AFTER = 6
 """A finding that is not seen in so many steps is resolved."""
+_RESOLVED_AFTER_S = 60.0
+"""And one of a confirmed leak not before so many seconds: the heap profile of a Go program stands
+still between two collections, and then its growth looks for a while like that of a full cache."""
 
 
 @dataclass(slots=True)
 class _Followed:
-    """A finding over the steps; `unseen` counts those that no longer showed it."""
+    """A finding, when it was last shown, and by how many steps since then it was not."""
 
     finding: Finding
+    seen_unix: float
     unseen: int = 0
+
+    def is_over(self, now_unix: float) -> bool:
+        """Whether it was looked for long enough, whatever the clock did meanwhile."""
+        if self.unseen < _RESOLVED_AFTER:
+            return False
+        unseen_s = abs(now_unix - self.seen_unix)
+        return not self.finding.is_confirmed_leak or unseen_s >= _RESOLVED_AFTER_S
 
 
 class Follower:
@@ -23,7 +34,8 @@ class Follower:
     def __init__(self, wall: Callable[[], float], known: Iterable[Finding] = ()) -> None:
         """known: findings that went on before; they are not new."""
         self._wall = wall
-        self._followed = {finding.key: _Followed(finding) for finding in known}
+        now_unix = wall()
+        self._followed = {finding.key: _Followed(finding, now_unix) for finding in known}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -43,13 +55,14 @@ class Follower:
         resolved: list[Finding] = []
         seen: set[tuple[str, bool, str, str]] = set()
         kin: set[tuple[str, bool, str, str]] = set()
+        now_unix = self._wall()
         for finding in found:
             for is_count, file, function in finding.with_it:
                 kin.add((finding.service, not is_count, file, function))
             before = self._followed.get(finding.key)
             if before is None:
-                finding = replace(finding, first_seen_unix=self._wall())
-                self._followed[finding.key] = _Followed(finding)
+                finding = replace(finding, first_seen_unix=now_unix)
+                self._followed[finding.key] = _Followed(finding, now_unix)
                 new.append(finding)
                 seen.add(finding.key)
                 continue
@@ -60,7 +73,7 @@ class Follower:
                     continue
                 finding = replace(finding, stage="confirmed")
             seen.add(finding.key)
-            before.finding, before.unseen = finding, 0
+            before.finding, before.seen_unix, before.unseen = finding, now_unix, 0
             if (was.kind, was.stage, was.line) != (finding.kind, finding.stage, finding.line):
                 changed.append(finding)
         for key in [key for key in self._followed if key not in seen]:
@@ -69,6 +82,6 @@ class Follower:
                 del self._followed[key]
                 continue
             self._followed[key].unseen += 1
-            if self._followed[key].unseen >= _RESOLVED_AFTER:
+            if self._followed[key].is_over(now_unix):
                 resolved.append(self._followed.pop(key).finding)
         return tuple(new), tuple(changed), tuple(resolved)

@@ -1,0 +1,63 @@
+"""Findings over the steps of a watch: none flickers."""
+
+from dataclasses import dataclass, field, replace
+
+from stanch.detect import Finding
+from stanch.server.follow import Follower
+from tests.cli.watch_states import LEAK
+
+STEP_S = 2.5
+CACHE = replace(LEAK, kind="filling cache", stage="suspect")
+
+
+@dataclass
+class Steps:
+    """A follower, STEP_S further at each step, and all that it told."""
+
+    now: float = 1.7e9
+    told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(lambda: self.now)
+
+    def show(self, *findings: Finding, times: int = 1) -> None:
+        for _ in range(times):
+            self.now += STEP_S
+            for word, those in zip(
+                ("new", "changed", "resolved"), self.follower.follow(findings), strict=True
+            ):
+                self.told += [f"{word} {finding.kind} {finding.stage}" for finding in those]
+
+
+def test_a_confirmed_leak_that_hides_for_a_minute_goes_on() -> None:
+    """Neither steps without it nor some that take it for a cache end it; a minute of them does."""
+    steps = Steps()
+    steps.show(LEAK)
+    steps.show(times=11)
+    steps.show(CACHE, times=11)
+    assert [one.stage for one in steps.follower.findings] == ["confirmed"]
+    steps.show(LEAK)
+    assert steps.told == ["new leak confirmed"]
+    steps.show(times=24)
+    assert steps.told == ["new leak confirmed", "resolved leak confirmed"]
+
+
+def test_what_is_only_suspected_goes_after_a_few_steps() -> None:
+    """It may come back as new."""
+    steps = Steps()
+    suspect = replace(LEAK, stage="suspect")
+    steps.show(suspect)
+    steps.show(times=5)
+    assert steps.told == ["new leak suspect"]
+    steps.show()
+    steps.show(suspect)
+    assert steps.told == ["new leak suspect", "resolved leak suspect", "new leak suspect"]
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
+    """Time that went by counts, in whichever direction the clock has jumped."""
+    steps = Steps()
+    steps.show(LEAK)
+    steps.now -= 3600.0
+    steps.show(times=6)
+    assert steps.told == ["new leak confirmed", "resolved leak confirmed"]
