@@ -5,8 +5,9 @@ the kernel's page cache and open files.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -95,20 +96,22 @@ def said(verdict: ServiceVerdict) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("looks", "kind"),
+    ("looks_now", "kind"),
     [
-        (looks_of_service("files", "fd"), "fd leak"),
-        (looks_of_service("loose", "fragmentation"), "fragmentation"),
-        (looks_of_service("reader", "page cache"), "page cache"),
-        (looks_of_releases("mended", 0.0), "fixed"),
-        (looks_of_releases("patched", 0.6), "still leaking"),
+        (partial(looks_of_service, "files", "fd"), "fd leak"),
+        (partial(looks_of_service, "loose", "fragmentation"), "fragmentation"),
+        (partial(looks_of_service, "reader", "page cache"), "page cache"),
+        (partial(looks_of_releases, "mended", 0.0), "fixed"),
+        (partial(looks_of_releases, "patched", 0.6), "still leaking"),
     ],
     ids=["fd", "fragmentation", "page-cache", "fixed", "still-leaking"],
 )
-def test_both_histories_are_judged_alike(store: SqlStore, looks: list[Look], kind: str) -> None:
+def test_both_histories_are_judged_alike(
+    store: SqlStore, looks_now: Callable[[], list[Look]], kind: str
+) -> None:
     """The verdict over chDB is the one over memory, in each sentence."""
     memory = MemoryStore()
-    for look in looks:
+    for look in looks_now():
         memory.add(look)
         store.add(look)
     store.flush()
