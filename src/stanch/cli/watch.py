@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 A target is http[s]://HOST:PORT, unix:PATH, kubernetes:[NAMESPACE] (kubernetes:* for all; pods that
-are annotated, see docs/kubernetes.md), or a file with one target per line:
+are annotated, see docs/kubernetes.md), sd+http[s]://URL of a list (docs/server.md), or a file with
+one target per line:
   https://10.0.0.1:6060  service=shop  limit=1GiB  token_file=/run/stanch/token  ca=/etc/ca.pem
 The file is read again when it changes. Exit codes: 0 nothing confirmed, 1 a leak is confirmed,
 2 wrong use, or no target ever answered. The lines of --json are described in docs/detection.md.
@@ -283,8 +284,7 @@ def _alarmed(
 def _source(
     arguments: argparse.Namespace, ending: contextlib.ExitStack
 ) -> "tuple[TargetSource, ClusterWatch | None]":
-    from stanch.collect import TargetDefaults, TargetError, find_targets
-    from stanch.collect.discovery import JoinedTargets
+    from stanch.collect import TargetDefaults, TargetError
     from stanch.collect.sizes import parse_size
 
     try:
@@ -296,29 +296,19 @@ def _source(
         )
     except ValueError as error:
         raise CliError(f"--limit: {error}", 2) from error
-    prefix = "kubernetes:"
-    namespaces = tuple(
-        text.removeprefix(prefix) for text in arguments.targets if text.startswith(prefix)
-    )
-    others = [text for text in arguments.targets if not text.startswith(prefix)]
-    try:
-        source = find_targets(others, defaults)
-    except TargetError as error:
-        raise CliError(str(error), 2) from error
-    if not namespaces:
-        if arguments.lease or arguments.kubeconfig:
-            raise CliError("--lease and --kubeconfig need a target such as kubernetes:shop", 2)
-        return source, None
-    from stanch.kube import ClusterError, find_cluster
-    from stanch.server.cluster import ClusterWatch
+    from stanch.kube import ClusterError
+    from stanch.server.cluster import sources_of
 
     try:
-        found = find_cluster(arguments.kubeconfig)
-        cluster = ClusterWatch(found, namespaces, defaults, arguments.lease)
-    except ClusterError as error:
+        return sources_of(
+            arguments.targets,
+            defaults,
+            ending,
+            kubeconfig=arguments.kubeconfig,
+            lease=arguments.lease,
+        )
+    except (ClusterError, TargetError) as error:
         raise CliError(str(error), 2) from error
-    ending.enter_context(cluster)
-    return JoinedTargets((source, cluster.source)), cluster
 
 
 def _duration(option: str, text: str) -> float:

@@ -1,4 +1,4 @@
-"""Where targets come from: a fixed list and files that are read again when they change."""
+"""Where targets come from: a list, files that are read again when they change, an HTTP server."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from stanch.collect.errors import TargetError
+from stanch.collect.httpdiscovery import PREFIX, HttpTargets
 from stanch.collect.targets import Target, TargetDefaults, parse_target, read_target_file
 
 
@@ -77,6 +78,12 @@ class JoinedTargets:
                 joined.setdefault((target.base_url, target.unix_path), target)
         return tuple(joined.values())
 
+    def close(self) -> None:
+        """End what the sources do in the background."""
+        for source in self._sources:
+            if isinstance(source, HttpTargets):
+                source.close()
+
     @property
     def error(self) -> str | None:
         """The first source's error that there is."""
@@ -84,10 +91,15 @@ class JoinedTargets:
 
 
 def find_targets(texts: Iterable[str], defaults: TargetDefaults | None = None) -> JoinedTargets:
-    """Make a source of command-line arguments: addresses and files. Raises TargetError."""
+    """Make a source of command-line arguments: addresses, files and `sd+` URLs of lists.
+
+    To be closed. Raises TargetError.
+    """
     sources: list[TargetSource] = []
     for text in texts:
-        if "://" not in text and not text.startswith("unix:") and Path(text).is_file():
+        if text.startswith(PREFIX):
+            sources.append(HttpTargets(text, defaults))
+        elif "://" not in text and not text.startswith("unix:") and Path(text).is_file():
             sources.append(FileTargets(Path(text), defaults))
         else:
             sources.append(FixedTargets((parse_target(text, defaults),)))

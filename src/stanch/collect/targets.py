@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 from stanch.collect.errors import TargetError
 from stanch.collect.sizes import parse_size
 
-_EXPECTED = "expected http://HOST:PORT, https://HOST:PORT, unix:PATH or a file of targets"
+_EXPECTED = (
+    "expected http://HOST:PORT, https://HOST:PORT, unix:PATH, a file of targets or sd+http[s]://URL"
+)
 _OPTIONS = ("service", "instance", "limit", "token_file", "ca", "tls_name")
 _MAX_FILE_BYTES = 1024 * 1024
 _MAX_TARGETS = 1000

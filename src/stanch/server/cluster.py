@@ -4,19 +4,57 @@ A server that does not lead goes on to look and to write down deaths, so that it
 turn comes; it recycles nothing and tells nobody.
 """
 
+import contextlib
 import os
 import socket
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
-from stanch.collect import TargetDefaults
+from stanch.collect import TargetDefaults, TargetError, TargetSource, find_targets
+from stanch.collect.discovery import JoinedTargets
 from stanch.deaths import Evidence
-from stanch.kube import Cluster, ContainerEnd, KubeSession, KubeTargets, Leadership
+from stanch.kube import (
+    Cluster,
+    ContainerEnd,
+    KubeSession,
+    KubeTargets,
+    Leadership,
+    find_cluster,
+)
 from stanch.recycle.backends.eviction import EvictedPod, EvictionBackend
 from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
 from stanch.server.watch import TargetRow, WatchState
+
+_PREFIX = "kubernetes:"
+
+
+def sources_of(
+    texts: Iterable[str],
+    defaults: TargetDefaults | None,
+    ending: contextlib.ExitStack,
+    *,
+    kubeconfig: Path | None = None,
+    lease: str = "",
+) -> "tuple[TargetSource, ClusterWatch | None]":
+    """The source of targets that texts name, kubernetes:NAMESPACE among them, and its cluster.
+
+    Both end with `ending`. Raises TargetError and ClusterError.
+    """
+    texts = tuple(texts)
+    namespaces = tuple(text.removeprefix(_PREFIX) for text in texts if text.startswith(_PREFIX))
+    if not namespaces and (lease or kubeconfig):
+        raise TargetError("a lease and a kubeconfig need a target such as kubernetes:shop")
+    source = find_targets([text for text in texts if not text.startswith(_PREFIX)], defaults)
+    ending.callback(source.close)
+    if not namespaces:
+        return source, None
+    cluster = ClusterWatch(find_cluster(kubeconfig), namespaces, defaults, lease)
+    ending.enter_context(cluster)
+    return JoinedTargets((source, cluster.source)), cluster
 
 
 class ClusterWatch:

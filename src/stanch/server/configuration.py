@@ -24,13 +24,18 @@ _LEAST_EVERY_S = 0.5
 SETTINGS = (
     Setting("listen", f"`{DEFAULT_LISTEN}`", "HOST:PORT; beyond loopback it needs TLS and tokens"),
     Setting("store", "`chdb`", "`chdb` for the data directory, or http[s]://... of a ClickHouse"),
-    Setting("targets", "none", "what to scrape: addresses and files of targets, as for `watch`"),
+    Setting("targets", "none", "what to scrape: addresses, files, lists by HTTP, Kubernetes"),
     Setting("every", "`15s`", "time between two scrapes of a target"),
+    Setting("kubeconfig", "the pod's", "how to reach the cluster of `kubernetes:` targets"),
+    Setting("lease", "none", "[NAMESPACE/]NAME: of several servers the one that holds it alarms"),
     Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
     Setting("tls_cert", "no TLS", "PEM certificate with its chain"),
     Setting("tls_key", "no TLS", "its key, unencrypted"),
     Setting("require_tokens", "`false`", "ask for tokens on loopback too"),
 )
+
+
+_PATHS = ("alarms", "kubeconfig", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class ServerConfiguration:
     store: str = "chdb"
     targets: tuple[str, ...] = ()
     every_s: float = 15.0
+    kubeconfig: Path | None = None
+    lease: str = ""
     alarms: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -112,4 +119,4 @@ def _field(key: str, value: object) -> tuple[str, object]:
         raise ConfigurationError(f"{key}: expected a text in quotes")
     if key == "every":
         return "every_s", seconds_of(key, value)
-    return key, Path(value) if key in ("alarms", "tls_cert", "tls_key") else value
+    return key, Path(value) if key in _PATHS else value

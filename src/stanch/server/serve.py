@@ -15,10 +15,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stanch.alert.configuration import read_configuration
-from stanch.collect import find_targets
 from stanch.collect.received import Receiver
 from stanch.journal import JournalError
+from stanch.kube import ClusterError
 from stanch.server.alarming import Alarming
+from stanch.server.chronicle import Chronicle
+from stanch.server.cluster import ClusterWatch, sources_of
 from stanch.server.configuration import ServerConfiguration, checked
 from stanch.server.fleet import Fleet, FleetOptions
 from stanch.server.pages.application import make_application
@@ -48,13 +50,22 @@ def serve(
     """
     tokens = Tokens(configuration.data)
     checked(configuration, bool(tokens.listed()))
-    source = find_targets(configuration.targets)
     with contextlib.ExitStack() as ending:
+        try:
+            source, cluster = sources_of(
+                configuration.targets,
+                None,
+                ending,
+                kubeconfig=configuration.kubeconfig,
+                lease=configuration.lease,
+            )
+        except ClusterError as error:
+            raise ServeError(str(error)) from error
         listener = listen_on(*configuration.address)
         ending.callback(listener.close)
         store = ending.enter_context(open_store(configuration.store, configuration.data))
         options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
-        fleet = Fleet(store, source, options, told=_told(configuration, store, ending))
+        fleet = Fleet(store, source, options, told=_told(configuration, store, cluster, ending))
         application = make_application(
             store,
             Receiver(store, time.time, fleet.heard),
@@ -73,20 +84,43 @@ def serve(
 
 
 def _told(
-    configuration: ServerConfiguration, store: SqlStore, ending: contextlib.ExitStack
+    configuration: ServerConfiguration,
+    store: SqlStore,
+    cluster: ClusterWatch | None,
+    ending: contextlib.ExitStack,
 ) -> Callable[[WatchState], None]:
-    """Where the states of the detection go: to the alarms, when there is a file of them."""
-    if configuration.alarms is None:
-        return lambda state: None
+    """Where the states of the detection go: to the alarms, when there is a file of them.
+
+    In a cluster also ends of containers go to the journal, and only the leader alarms.
+    """
+    alarming = chronicle = None
     try:
-        alarms = read_configuration(configuration.alarms)
-        alarming = Alarming(alarms, configuration.data, series=store.series)
+        if cluster is not None:
+            chronicle = ending.enter_context(Chronicle(configuration.data))
+        if configuration.alarms is not None:
+            alarms = read_configuration(configuration.alarms)
+            alarming = Alarming(alarms, configuration.data, series=store.series)
+            ending.enter_context(alarming)
     except JournalError as error:
         raise ServeError(str(error)) from error
-    ending.enter_context(alarming)
+
+    said: list[str | None] = [None]
 
     def told(state: WatchState) -> None:
+        if cluster is not None and chronicle is not None:
+            state = chronicle.take(cluster.take(state, chronicle))
+        for note in state.notes:
+            store.notice(note)
+        if state.source_error != said[0]:
+            said[0] = state.source_error
+            store.notice(state.source_error or "the lists of targets can be read again")
+        if alarming is None or not (cluster is None or cluster.may_tell):
+            return
+        if cluster is not None:
+            cluster.take_up(alarming)
         alarming.take(state)
+        if cluster is not None:
+            cluster.leave(alarming)
         if alarming.trouble is not None:
             store.notice(f"alarms: {alarming.trouble}")
 
