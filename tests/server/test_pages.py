@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from stanch.collect import FixedTargets
+from stanch.collect.exposition import parse_exposition
 from stanch.collect.received import Receiver
 from stanch.profile import parse
 from stanch.server.configuration import ServerConfiguration
@@ -19,6 +20,7 @@ from stanch.server.fleet import Fleet
 from stanch.server.pages.application import make_application
 from stanch.server.tokens import Tokens
 from stanch.store import Look, ProcessLook
+from stanch.store.history import TargetRow as TargetHealth
 from stanch.store.sqlstore import SqlStore, Taken, open_store
 from tests.server.serving import serving_application
 from tests.store.pprofs import heap_bytes
@@ -203,3 +205,54 @@ def test_tokens_are_asked_for(store: SqlStore, tmp_path: Path) -> None:
             assert "samesite=strict" in right.headers["set-cookie"].lower()
             assert browser.get("/").status_code == 200
         assert status("POST", "/api/v1/push", push) == 400
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(store: SqlStore, tmp_path: Path) -> None:
+    """429 with Retry-After for an address and for a token; the log names both, and no secret."""
+    tokens = Tokens(tmp_path)
+    push = tokens.make("shop", "push")
+    configuration = ServerConfiguration(tmp_path, sender_rate=1.0, token_rate=0.5)
+    receiver = Receiver(store, time.time)
+    with serving_application(make_application(store, receiver, configuration, tokens)) as base:
+        headers = {"authorization": f"Bearer {push}"}
+        answers = [httpx.post(f"{base}/api/v1/push", headers=headers) for _ in range(4)]
+        assert all(httpx.get(f"{base}/healthz").status_code == 200 for _ in range(20))
+    assert [answer.status_code for answer in answers] == [400, 429, 429, 429]
+    assert "pushes with the token shop" in answers[1].text
+    assert "requests from this address" in answers[3].text
+    assert all(1 <= int(answer.headers["retry-after"]) <= 3 for answer in answers[1:])
+    log = (tmp_path / "audit.jsonl").read_text()
+    assert '"token": "shop"' in log and '"status": "429"' in log
+    assert push not in log and push.rpartition("_")[2] not in log
+
+
+def test_the_server_tells_of_itself(store: SqlStore, tmp_path: Path) -> None:
+    """Its metrics are what Prometheus reads: targets, pushes, the store and its own memory."""
+    store.write_targets(
+        [TargetHealth('a"b', "i", "http://h:1", "scrape", "down", "gone", 0.25, time.time(), None)]
+    )
+    application = make_application(
+        store, Receiver(store, time.time), ServerConfiguration(tmp_path), None
+    )
+    with serving_application(application) as base:
+        body = heap_bytes({"f": 1000}, time_s=time.time())
+        for content in (body, body, b"nonsense"):
+            httpx.post(f"{base}/api/v1/push", content=content, headers={"X-Stanch-Service": "s"})
+        answer = httpx.get(f"{base}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    told = parse_exposition(answer.content)
+    outcomes = {
+        metric.labels["outcome"]: metric.value
+        for metric in told.metrics["stanch_server_pushes_total"]
+    }
+    assert outcomes == {"taken": 1.0, "again": 1.0, "refused": 1.0, "full": 0.0}
+    (down,) = [
+        metric
+        for metric in told.metrics["stanch_server_target_up"]
+        if metric.labels["service"] == 'a"b'
+    ]
+    assert down.value == 0.0
+    assert told.total("stanch_server_scrape_duration_seconds") == 0.25
+    assert (told.total("process_resident_memory_bytes") or 0) > 1e7
+    assert (told.total("stanch_server_store_rows") or 0) >= 0
+    assert told.total("process_open_fds")

@@ -17,6 +17,7 @@ from stanch.cli import (
     demo,
     evaluate,
     memory,
+    push,
     recycles,
     report,
     run,
@@ -30,7 +31,7 @@ from stanch.cli.errors import CliError
 from stanch.version import __version__
 
 PARTS = (
-    *(run, attach, watch, server, token, alarms, deaths, recycles, sidecar, why),
+    *(run, attach, watch, server, push, token, alarms, deaths, recycles, sidecar, why),
     *(memory, report, autopsy, evaluate, demo),
 )
 

@@ -34,11 +34,14 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _make(arguments: argparse.Namespace) -> int:
     from stanch.collect.sizes import parse_duration_s
+    from stanch.server.audit import AuditLog
     from stanch.server.tokens import TokenError, Tokens
 
+    directory = _directory(arguments)
     try:
         lasts_s = parse_duration_s(arguments.lasts) if arguments.lasts else None
-        print(Tokens(_directory(arguments)).make(arguments.name, arguments.role, lasts_s))
+        print(Tokens(directory).make(arguments.name, arguments.role, lasts_s))
+        AuditLog(directory).note("token made", token=arguments.name, role=arguments.role)
     except (TokenError, ValueError) as error:
         raise CliError(str(error), 2) from error
     return 0
@@ -60,10 +63,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
+    from stanch.server.audit import AuditLog
     from stanch.server.tokens import TokenError, Tokens
 
+    directory = _directory(arguments)
     try:
-        if Tokens(_directory(arguments)).take_back(arguments.name):
+        if Tokens(directory).take_back(arguments.name):
+            AuditLog(directory).note("token revoked", token=arguments.name)
             return 0
     except TokenError as error:
         raise CliError(str(error), 2) from error

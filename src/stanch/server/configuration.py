@@ -31,6 +31,8 @@ SETTINGS = (
     Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
     Setting("tls_cert", "no TLS", "PEM certificate with its chain"),
     Setting("tls_key", "no TLS", "its key, unencrypted"),
+    Setting("sender_rate", "`500`", "requests a second that one address may make; 0: no limit"),
+    Setting("token_rate", "`500`", "pushes a second that one token may make; 0: no limit"),
     Setting("require_tokens", "`false`", "ask for tokens on loopback too"),
 )
 
@@ -52,6 +54,8 @@ class ServerConfiguration:
     alarms: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    sender_rate: float = 500.0
+    token_rate: float = 500.0
     require_tokens: bool = False
 
     @property
@@ -115,6 +119,10 @@ def _field(key: str, value: object) -> tuple[str, object]:
         if isinstance(value, bool):
             return key, value
         raise ConfigurationError("require_tokens: expected true or false")
+    if key in ("sender_rate", "token_rate"):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+            return key, float(value)
+        raise ConfigurationError(f"{key}: expected a number of requests a second, 0 or more")
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{key}: expected a text in quotes")
     if key == "every":

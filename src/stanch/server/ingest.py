@@ -17,6 +17,7 @@ from stanch.collect.pyroscope import IngestQuery, read_ingest, read_push
 from stanch.collect.received import Push, Received, Receiver
 from stanch.profile import Limits, ProfileError
 from stanch.profile.inflate import inflate
+from stanch.server.telemetry import Counters
 from stanch.store.errors import StoreError, StoreFullError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -34,13 +35,22 @@ class BodyError(Exception):
         self.status = status
 
 
-def ingest_routes(receiver: Receiver) -> list[Route]:
-    """The routes, to be put into an application behind what checks tokens and rates."""
+def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[Route]:
+    """The routes, to be put into an application behind what checks tokens and rates.
+
+    counters: told what became of each push.
+    """
+    counted = counters or Counters()
+
+    def keep(one: Push) -> Received:
+        received = receiver.receive(one)
+        counted.note("taken" if received.taken else "again", len(one.data))
+        return received
 
     async def push(request: Request) -> Response:
         """A heap profile as agents and `stanch push` send it; see docs/settings.md."""
         body = await read_body(request)
-        return _taken(await run_in_threadpool(receiver.receive, push_of(request.headers, body)))
+        return _taken(await run_in_threadpool(keep, push_of(request.headers, body)))
 
     async def ingest(request: Request) -> Response:
         """Pyroscope's SDKs."""
@@ -49,7 +59,7 @@ def ingest_routes(receiver: Receiver) -> list[Route]:
         content_type = request.headers.get("content-type", "")
 
         def receive() -> Received:
-            return receiver.receive(read_ingest(query, content_type, body))
+            return keep(read_ingest(query, content_type, body))
 
         await run_in_threadpool(receive)
         return Response(status_code=200)
@@ -64,7 +74,7 @@ def ingest_routes(receiver: Receiver) -> list[Route]:
             if request.headers.get("content-encoding", "").lower() == "gzip":
                 plain = inflate(body, _UNPACKED)
             for one in read_push(content_type, plain):
-                receiver.receive(one)
+                keep(one)
 
         await run_in_threadpool(receive)
         if content_type.partition(";")[0].strip().lower() == "application/json":
@@ -72,11 +82,16 @@ def ingest_routes(receiver: Receiver) -> list[Route]:
         return Response(b"", media_type="application/proto")
 
     return [
-        Route("/api/v1/push", _answering(push, _plain), methods=["POST"], name="push"),
-        Route("/ingest", _answering(ingest, _plain), methods=["POST"], name="pyroscope_ingest"),
+        Route("/api/v1/push", _answering(push, _plain, counted), methods=["POST"], name="push"),
+        Route(
+            "/ingest",
+            _answering(ingest, _plain, counted),
+            methods=["POST"],
+            name="pyroscope_ingest",
+        ),
         Route(
             "/push.v1.PusherService/Push",
-            _answering(push_v1, _connect),
+            _answering(push_v1, _connect, counted),
             methods=["POST"],
             name="pyroscope_push",
         ),
@@ -147,17 +162,20 @@ def _connect(status: int, sentence: str) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _answering(handler: Handler, refusal: Refusal) -> Handler:
+def _answering(handler: Handler, refusal: Refusal, counters: Counters) -> Handler:
     """The handler, with each error as an answer."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except BodyError as error:
+            counters.note("refused")
             return refusal(error.status, str(error))
         except ProfileError as error:
+            counters.note("refused")
             return refusal(400, str(error))
         except (StoreFullError, StoreError) as error:
+            counters.note("full")
             refused = refusal(503, str(error))
             refused.headers["Retry-After"] = str(RETRY_AFTER_S)
             return refused

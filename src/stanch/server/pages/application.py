@@ -25,14 +25,17 @@ from starlette.staticfiles import StaticFiles
 
 from stanch.collect.received import Receiver
 from stanch.detect import finding_facts, finding_title, size_text, time_text
+from stanch.server.audit import AuditLog
 from stanch.server.configuration import ServerConfiguration
 from stanch.server.ingest import BodyError, ingest_routes, read_body
 from stanch.server.ledger import finding_of
+from stanch.server.limits import Buckets
 from stanch.server.pages.charts import Mark, memory_chart, spark
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage
 from stanch.server.pages.gate import COOKIE, Gate
+from stanch.server.telemetry import CONTENT_TYPE, Counters, exposition
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
 from stanch.store.history import History, LifeRow, TimeRange
@@ -55,7 +58,8 @@ def make_application(
     wall: Callable[[], float] = time.time,
 ) -> Starlette:
     """The ASGI application. tokens: None when none is asked for."""
-    pages = _Pages(store, configuration, tokens, wall)
+    audit, counters = AuditLog(configuration.data, wall), Counters()
+    pages = _Pages(store, configuration, tokens, audit, counters, wall)
     explorer = Explorer(store.history, wall)
     routes: list[BaseRoute] = [
         Route("/", pages.route(pages.overview)),
@@ -70,11 +74,19 @@ def make_application(
         Route("/download/{service:path}", explorer.download),
         Route("/healthz", pages.healthz),
         Route("/readyz", pages.readyz),
+        Route("/metrics", pages.metrics),
         Mount("/flame", StaticFiles(packages=[("stanch.flame", "static")])),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
-        *ingest_routes(receiver),
+        *ingest_routes(receiver, counters),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Gate, tokens)], lifespan=lifespan)
+    gate = Middleware(
+        Gate,
+        tokens,
+        Buckets(configuration.sender_rate),
+        Buckets(configuration.token_rate),
+        audit,
+    )
+    return Starlette(routes=routes, middleware=[gate], lifespan=lifespan)
 
 
 class _Pages:
@@ -85,12 +97,17 @@ class _Pages:
         store: SqlStore,
         configuration: ServerConfiguration,
         tokens: Tokens | None,
+        audit: AuditLog,
+        counters: Counters,
         wall: Callable[[], float],
     ) -> None:
         self._store = store
         self._history: History = store.history
         self._configuration = configuration
         self._tokens = tokens
+        self._audit = audit
+        self._counters = counters
+        self._started_unix = wall()
         self._wall = wall
         self._templates = Environment(
             loader=PackageLoader("stanch.server.pages"),
@@ -204,7 +221,11 @@ class _Pages:
         except BodyError as error:
             return PlainTextResponse(f"{error}\n", error.status)
         text = "".join(parse_qs(body.decode("utf-8", "replace")).get("token", [])).strip()
-        if self._tokens is None or await run_in_threadpool(self._tokens.find, text) is None:
+        token = await run_in_threadpool(self._tokens.find, text) if self._tokens else None
+        sender = request.client.host if request.client is not None else ""
+        name = token.name if token is not None else ""
+        self._audit.note("signed in" if token else "sign-in refused", sender=sender, token=name)
+        if token is None:
             return RedirectResponse("/sign-in?wrong", 303)
         answer = RedirectResponse("/", 303)
         is_secure = request.url.scheme == "https"
@@ -224,6 +245,16 @@ class _Pages:
         except StoreError as error:
             return JSONResponse({"status": "not ready", "why": str(error)}, 503)
         return JSONResponse({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        """What Prometheus asks for."""
+        try:
+            text = await run_in_threadpool(
+                exposition, self._history, self._counters, self._started_unix
+            )
+        except StoreError as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        return Response(text, media_type=CONTENT_TYPE)
 
     def _range(self, request: Request) -> tuple[TimeRange, str]:
         chosen = request.query_params.get("range", "1h")

@@ -1,17 +1,21 @@
-"""What stands in front of every route: who may ask, from where, and the headers of each answer.
+"""What stands in front of every route: who may ask, from where and how often; and the headers.
 
 The policy allows what comes from the server itself and nothing inline. Cookies are HttpOnly and
-SameSite=Strict; what changes something must come from the pages themselves (Origin) too.
+SameSite=Strict; what changes something must come from the pages themselves (Origin) too. Each
+sender and each token has a bucket of requests; what is refused goes to the audit log.
 """
 
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stanch.server.audit import AuditLog
+from stanch.server.limits import Buckets
 from stanch.server.tokens import Role, Token, TokenError, Tokens, allows
 
 COOKIE = "stanch_token"
-_OPEN = ("/healthz", "/readyz", "/static/", "/sign-in")
+_HEALTH = ("/healthz", "/readyz")
+_OPEN = (*_HEALTH, "/static/", "/sign-in")
 _PUSH = ("/api/v1/push", "/ingest", "/push.v1.PusherService/Push")
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _POLICY = (
@@ -28,11 +32,25 @@ _HEADERS = (
 
 
 class Gate:
-    """An ASGI middleware. tokens: None when loopback is all that is asked for."""
+    """An ASGI middleware.
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+    tokens: None when loopback is all that is asked for. senders, pushers: how often an address may
+    ask, and a token push.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens | None,
+        senders: Buckets,
+        pushers: Buckets,
+        audit: AuditLog,
+    ) -> None:
         self._app = app
         self._tokens = tokens
+        self._senders = senders
+        self._pushers = pushers
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or refuse it."""
@@ -45,14 +63,24 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
-        refusal = self._refusal(HTTPConnection(scope))
+        asked = HTTPConnection(scope)
+        refusal = self._refusal(asked)
         if refusal is not None:
+            self._audit.note(
+                "refused",
+                status=str(refusal.status_code),
+                sender=_sender(asked),
+                token=_named(_shown(asked)),
+                path=asked.url.path,
+            )
             await refusal(scope, receive, with_headers)
         else:
             await self._app(scope, receive, with_headers)
 
     def _refusal(self, asked: HTTPConnection) -> Response | None:
         path = asked.url.path
+        if path not in _HEALTH and (wait_s := self._senders.take(_sender(asked))):
+            return _too_often("requests from this address", wait_s)
         if asked.scope["method"] not in ("GET", "HEAD") and not _is_of_these_pages(asked):
             return PlainTextResponse("this comes from another site's page\n", 403)
         if self._tokens is None:
@@ -67,7 +95,26 @@ class Gate:
             token = self._tokens.find(_shown(asked))
         except TokenError as error:
             return PlainTextResponse(f"{error}\n", 503)
-        return _judged(token, wanted, asked)
+        refusal = _judged(token, wanted, asked)
+        if refusal is not None or token is None or wanted != "push":
+            return refusal
+        wait_s = self._pushers.take(token.name)
+        return _too_often(f"pushes with the token {token.name}", wait_s) if wait_s else None
+
+
+def _too_often(what: str, wait_s: int) -> Response:
+    text = f"too many {what}; come back in {wait_s} s\n"
+    return PlainTextResponse(text, 429, {"retry-after": str(wait_s)})
+
+
+def _sender(asked: HTTPConnection) -> str:
+    return asked.client.host if asked.client is not None else "a unix socket"
+
+
+def _named(shown: str) -> str:
+    """The name in a token that was shown, without its secret; "" where it is none of ours."""
+    prefix, _, rest = shown.partition("_")
+    return rest.partition("_")[0] if prefix == "stanch" else ""
 
 
 def _judged(token: Token | None, wanted: Role, asked: HTTPConnection) -> Response | None:

@@ -1,0 +1,111 @@
+"""The server's own /metrics, in Prometheus' text format: targets, ingest, the store, its memory.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+import os
+import resource
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from stanch.store.history import History
+from stanch.version import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_STATM = Path("/proc/self/statm")
+_FILES = Path("/proc/self/fd")
+_MOST_TARGETS = 5000
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Counters:
+    """What has come in since the start, by outcome. May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter(taken=0, again=0, refused=0, full=0)
+        self._bytes = 0
+
+    def note(self, outcome: str, size: int = 0) -> None:
+        """outcome: "taken", "again" (known already), "refused" or "full"."""
+        with self._lock:
+            self._counts[outcome] += 1
+            self._bytes += size
+
+    def read(self) -> tuple[dict[str, int], int]:
+        """The counts, and how many bytes of profiles came in."""
+        with self._lock:
+            return dict(self._counts), self._bytes
+
+
+def exposition(history: History, counters: Counters, started_unix: float) -> str:
+    """All metrics as text. Raises StoreError."""
+    return "\n".join(_lines(history, counters, started_unix)) + "\n"
+
+
+def _lines(history: History, counters: Counters, started_unix: float) -> Iterator[str]:
+    counts, received = counters.read()
+    storage = history.storage()
+    targets = history.targets()[:_MOST_TARGETS]
+    yield from _metric(
+        "stanch_server_info", "gauge", "The version.", [({"version": __version__}, 1)]
+    )
+    yield from _metric(
+        "stanch_server_target_up",
+        "gauge",
+        "Whether the last scrape of a target, or its last push, was good.",
+        [(_of(one.service, one.instance), int(not one.error)) for one in targets],
+    )
+    yield from _metric(
+        "stanch_server_scrape_duration_seconds",
+        "gauge",
+        "How long the last scrape of a target took.",
+        [
+            (_of(one.service, one.instance), one.duration_s)
+            for one in targets
+            if one.duration_s is not None
+        ],
+    )
+    yield from _metric(
+        "stanch_server_pushes_total",
+        "counter",
+        "Profiles that were pushed, by what became of them.",
+        [({"outcome": outcome}, count) for outcome, count in sorted(counts.items())],
+    )
+    yield from _metric(
+        "stanch_server_received_bytes_total", "counter", "Bytes of them.", [({}, received)]
+    )
+    for name, text, value in (
+        ("store_bytes", "What the store takes of the disk.", storage.bytes_on_disk),
+        ("store_rows", "Rows in the store.", storage.rows),
+        ("store_free_bytes", "What is free where the store is.", storage.free_bytes),
+        ("store_waiting_profiles", "On the disk, not in the tables yet.", storage.waiting_profiles),
+        ("store_skipped_profiles", "Known before, so kept once.", storage.skipped_profiles),
+    ):
+        if value is not None:
+            yield from _metric(f"stanch_server_{name}", "gauge", text, [({}, value)])
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    pages = int(_STATM.read_text().split()[1])
+    for name, kind, text, number in (
+        ("process_resident_memory_bytes", "gauge", "RSS.", pages * os.sysconf("SC_PAGE_SIZE")),
+        ("process_cpu_seconds_total", "counter", "CPU time.", usage.ru_utime + usage.ru_stime),
+        ("process_start_time_seconds", "gauge", "Unix time of the start.", started_unix),
+        ("process_open_fds", "gauge", "Open files.", len(list(_FILES.iterdir()))),
+    ):
+        yield from _metric(name, kind, text, [({}, number)])
+
+
+def _of(service: str, instance: str) -> dict[str, str]:
+    return {"service": service, "instance": instance}
+
+
+def _metric(
+    name: str, kind: str, text: str, values: Iterable[tuple[Mapping[str, str], float]]
+) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in values:
+        told = ",".join(f'{key}="{label.translate(_ESCAPES)}"' for key, label in labels.items())
+        yield f"{name}{{{told}}} {value:.17g}" if told else f"{name} {value:.17g}"
