@@ -19,7 +19,7 @@ from stanch.server.fleet import Fleet
 from stanch.server.pages.application import make_application
 from stanch.server.tokens import Tokens
 from stanch.store import Look, ProcessLook
-from stanch.store.sqlstore import SqlStore, Taken, open_store
+from stanch.store.sqlstore import Extra, SqlStore, Taken, open_store
 from tests.server.serving import serving_application
 from tests.store.pprofs import heap_bytes
 
@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
                     "shop", instance, at_s, began_s + at_s, "python", (process,), 512.0 * MIB
                 )
                 look = replace(look, release="v2" if pid == 12 else "v1")
-                opened.take(look, [Taken("heap", data)])
+                opened.take(look, [Taken("heap", data)], Extra(0.05 + at_s / 9000))
         opened.flush()
         Fleet(opened, FixedTargets(())).detect_once()
         yield opened
@@ -86,6 +86,27 @@ def test_pages_answer(url: str, path: str) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_load_and_latency_are_drawn_below_memory(url: str) -> None:
+    """Three charts of one width and one time axis, with the same deploy in each; a service that
+    tells no latency has no chart of it."""
+    page = httpx.get(f"{url}/services/shop").text
+    charts = re.findall(r'<svg class="chart".*?</svg>', page, re.S)
+    labels = [re.search(r'aria-label="([^"]*)"', chart)[1] for chart in charts]  # type: ignore[index]
+    assert labels == [
+        "memory of shop",
+        "requests a second to shop",
+        "mean time of a request to shop",
+    ]
+    times = [
+        re.findall(r'<text class="tick mid" x="([\d.]+)"[^>]*>([\d:]+)<', one) for one in charts
+    ]
+    assert times[0] == times[1] == times[2] != []
+    deploys = [re.findall(r'class="mark deploy"><line x1="([\d.]+)"', one) for one in charts]
+    assert deploys[0] == deploys[1] == deploys[2]
+    assert len(deploys[0]) == 1
+    assert "ms</text>" in charts[2]
 
 
 @pytest.mark.parametrize("path", ["/services/none", "/profiles/none", "/findings/0", "/deaths/0"])

@@ -57,8 +57,8 @@ def _read(store: SqlStore, messages: BinaryIO, server: uvicorn.Server) -> None:
                     ledger.write(message.findings, message.resolved)
                     store.write_targets(_targets(message))
                 else:
-                    look, taken = message
-                    store.take(look, taken, Extra())
+                    look, taken, latency_s = message
+                    store.take(look, taken, Extra(latency_s))
             except (StoreError, ProfileError) as error:
                 print(error, file=sys.stderr)
     except EOFError:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stanch.collect import Scrape
+from stanch.server.slowness import Latencies
 from stanch.server.watch import WatchState
 from stanch.store import Look
 from stanch.store.model import thin
@@ -40,6 +41,7 @@ class Showing:
         from stanch.server.fleet import taken_of  # Needs the packages of the server.
 
         self._taken_of = taken_of
+        self._latencies = Latencies()
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stanch.demo.pages", str(data)],
@@ -70,7 +72,7 @@ class Showing:
     def witness(self, scrape: Scrape, look: Look | None) -> None:
         """Hand on what a target gave."""
         if look is not None:
-            self._put((thin(look), self._taken_of(scrape)))
+            self._put((thin(look), self._taken_of(scrape), self._latencies.latency_s(scrape)))
 
     def take(self, state: WatchState) -> None:
         """Hand on what the watch says."""

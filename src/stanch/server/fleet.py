@@ -29,6 +29,7 @@ from stanch.profile import ProfileError
 from stanch.server.follow import Follower
 from stanch.server.inspect import Inspectors
 from stanch.server.ledger import Ledger
+from stanch.server.slowness import Latencies
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store.errors import StoreError
 from stanch.store.history import HEAP
@@ -87,6 +88,7 @@ class Fleet:
         self._pushers: dict[tuple[str, str], TargetHealth] = {}
         self._ledger = Ledger(store, wall)
         self._follower = Follower(wall, self._ledger.known())
+        self._latencies = Latencies()
         self._inspectors = Inspectors()
         self._verdicts: list[ServiceVerdict] = []
         self._step = 0
@@ -109,6 +111,7 @@ class Fleet:
                 for target in set(following) - wanted:
                     following.pop(target).cancel()
                     self._health.pop(target, None)
+                    self._latencies.forget(target)
                     await self._scraper.forget(target)
                 for target in wanted - set(following):
                     following[target] = asyncio.create_task(self._follow(target))
@@ -196,7 +199,7 @@ class Fleet:
         if look is None:
             return "", scrape.error or "gave nothing to look at"
         try:
-            self._store.take(look, taken_of(scrape), Extra())
+            self._store.take(look, taken_of(scrape), Extra(self._latencies.latency_s(scrape)))
         except (StoreError, ProfileError) as error:
             return look.service, str(error)
         return look.service, scrape.error or ""
