@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stanch.collect import FetchError, Scrape, Scraper, Target, TargetSource, observe
+from stanch.collect.fetch import Connection
 from stanch.collect.received import Received
 from stanch.detect import (
     Finding,
@@ -41,6 +42,8 @@ _log = logging.getLogger("stanch.server")
 _TARGETS_READ_EVERY_S = 5.0
 _MOST_PUSHERS = 100_000
 _PUSHER_SILENT_S = 600.0
+_SEARCH_TIMEOUT_S = 30.0
+_MOST_ANSWER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,9 @@ class Fleet:
             target = targets.get((service, instance))
             if target is None:
                 raise FetchError(f"{instance} is not scraped, so it cannot be asked")
-            return await self._scraper.ask(target, path)
+            # A connection of its own: the search may take longer than a scrape, which goes on.
+            async with Connection(target, _SEARCH_TIMEOUT_S) as connection:
+                return await connection.get(path, _MOST_ANSWER_BYTES)
 
         await self._inspectors.look(self._verdicts, ask)
 
