@@ -12,15 +12,13 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from stanch.collect import FetchError, Scrape, Scraper, Target, TargetSource, observe
 from stanch.collect.fetch import Connection
 from stanch.collect.received import Received
 from stanch.detect import (
-    Finding,
     InstanceVerdict,
     ServiceVerdict,
     Settings,
@@ -171,7 +169,7 @@ class Fleet:
         new, changed, resolved = self._follower.follow(found)
         self._step += 1
         now_s = self._wall()
-        self._ledger.write(self._follower.findings, resolved, fixes, self._answer_to)
+        self._ledger.write(self._follower.findings, resolved, fixes, self._inspectors.answer_to)
         health = self._judged_health(instances)
         self._store.write_targets(health)
         return WatchState(
@@ -206,13 +204,6 @@ class Fleet:
         except (StoreError, ProfileError) as error:
             return look.service, str(error)
         return look.service, scrape.error or ""
-
-    def _answer_to(self, finding: Finding) -> Mapping[str, Any] | None:
-        """What a retention search said of the memory of a finding."""
-        for place, answer in self._inspectors.of(finding.service).answers.items():
-            if place.function == finding.function and place.file.endswith(finding.file):
-                return answer
-        return None
 
     async def _inspect(self) -> None:
         """Make the retention searches that the last verdicts asked for."""
