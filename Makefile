@@ -10,10 +10,16 @@ PYTHON ?= python3
 EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
 	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-fixed demo-recycle test sanitize check lint bench lock clickhouse dev clean
+.PHONY: demo demo-pages demo-fixed demo-recycle test sanitize check lint bench lock clickhouse dev clean
 
 demo:
-	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo $(ARGS)
+	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --pages build/demo $(ARGS)
+
+# Drives the pages of the last demo in Chromium: each seeded leak has its own.
+demo-pages:
+	@env=$$($(PYTHON) tools/environments.py main) && STANCH_TEST_DEMO=build/demo \
+		STANCH_SCREENSHOTS=build/screenshots $$env/bin/python -m pytest -q \
+		tests/server/test_incident_pages.py -k seeded $(ARGS)
 
 demo-fixed:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --fixed $(ARGS)
@@ -33,7 +39,7 @@ sanitize:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/python tools/sanitize.py $(ARGS)
 
 check: export STANCH_WERROR = 1
-check: lint test sanitize demo demo-fixed
+check: lint test sanitize demo demo-pages demo-fixed
 
 lint:
 	@set -e; env=$$($(PYTHON) tools/environments.py main); set -x; \

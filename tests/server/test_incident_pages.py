@@ -1,9 +1,11 @@
 """The incident in the pages: what the watch sees is shown by a process beside it."""
 
 import os
-import subprocess
-import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,10 +13,18 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from stanch.collect import Scrape, parse_target
-from stanch.collect.reading import Reader
 from stanch.collect.scrape import ProcessHeap
-from stanch.demo.showing import Showing, missing_packages
+from stanch.demo.showing import (
+    SPOOL_NAME,
+    Showing,
+    end_pages,
+    missing_packages,
+    read_url,
+    start_pages,
+)
+from stanch.demo.spool import Said, Spool, follow
 from stanch.detect import Finding
+from stanch.profile import parse
 from stanch.server.ledger import finding_name
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store import Look, ProcessLook
@@ -48,6 +58,8 @@ FINDING = Finding(
     instances=("shop-1",),
     evidence=("It does not slow down.",),
 )
+ROW = TargetRow("shop", "shop-1", "growing", 110.0 * MIB, 128.0 * MIB)
+STATE = WatchState(1, 1.8e9, 1.0, (ROW,), (FINDING,), new=(FINDING,))
 pytestmark = pytest.mark.skipif(bool(missing_packages()), reason="needs the extra stanch[server]")
 
 
@@ -64,21 +76,23 @@ def test_what_the_watch_says_is_in_the_pages(tmp_path: Path) -> None:
         data = heap_bytes({"remember": 50 * MIB}, time_s=now)
         process = ProcessLook(7, 60.0, 60.0, 110.0 * MIB)
         target = parse_target("http://127.0.0.1:1")
-        heap = ProcessHeap(7, Reader().read(data), True, data)
+        heap = ProcessHeap(7, parse(data), True, data)
         showing.witness(
             Scrape(target, 1.0, now, heaps=(heap,)),
             Look("shop", "shop-1", 1.0, now, "python", (process,), 128.0 * MIB),
         )
-        row = TargetRow("shop", "shop-1", "growing", 110.0 * MIB, 128.0 * MIB)
-        showing.take(WatchState(1, now, 1.0, (row,), (FINDING,), new=(FINDING,)))
-        until = time.monotonic() + PATIENCE_S
-        while "remember" not in (page := httpx.get(f"{url}profiles/shop").text):
-            assert time.monotonic() < until, page
-            time.sleep(0.2)
-        finding = httpx.get(f"{url}findings/{finding_name(FINDING)}").text
-        assert "app/remember.py:10" in finding
-        assert "app/main.py:10 main" in finding
-        assert "growing" in httpx.get(url).text
+        answer = {"paths": [{"bytes": 1, "reference": "module global KEPT"}]}
+        showing.take(replace(STATE, unix_s=now), lambda finding: answer)
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            until = time.monotonic() + PATIENCE_S
+            while "remember" not in (page := client.get(f"{url}profiles/shop").text):
+                assert time.monotonic() < until, page
+                time.sleep(0.2)
+            finding = client.get(f"{url}findings/{finding_name(FINDING)}").text
+            assert "app/remember.py:10" in finding
+            assert "app/main.py:10 main" in finding
+            assert "module global KEPT" in finding
+            assert "growing" in client.get(url).text
     finally:
         showing.stop()
     assert showing.dropped == 0
@@ -86,34 +100,107 @@ def test_what_the_watch_says_is_in_the_pages(tmp_path: Path) -> None:
         httpx.get(url)
 
 
-@pytest.mark.skipif("STANCH_TEST_DEMO" not in os.environ, reason="STANCH_TEST_DEMO runs the demo")
+@contextmanager
+def shown(spool: Path, log: Path) -> Iterator[str]:
+    """The URL of pages over a spool."""
+    with log.open("wb") as errors:
+        process = start_pages(spool, errors.fileno())
+    try:
+        url = read_url(process)
+        assert url is not None, log.read_text()
+        yield url
+    finally:
+        end_pages(process)
+    assert process.returncode == 0, log.read_text()
+
+
+def test_it_costs_nothing_while_nobody_looks(tmp_path: Path) -> None:
+    """Until the first request the process has loaded neither a server nor a store."""
+    spool = Spool(tmp_path / SPOOL_NAME)
+    spool.append(Said(STATE, {}))
+    spool.close()
+    log = tmp_path / "pages.log"
+    with log.open("wb") as errors:
+        process = start_pages(tmp_path / SPOOL_NAME, errors.fileno())
+    try:
+        assert read_url(process) is not None
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "/python" in mapped
+        assert "chdb" not in mapped
+        assert "numpy" not in mapped
+    finally:
+        end_pages(process)
+    assert process.returncode == 0
+    assert log.read_text() == ""
+
+
+def test_a_spool_that_is_being_written_is_read_up_to_its_last_whole_message(tmp_path: Path) -> None:
+    """A message that is there in part is given when the rest has come."""
+    path = tmp_path / SPOOL_NAME
+    spool = Spool(path)
+    spool.append(Said(STATE, {FINDING: {"paths": []}}))
+    whole = path.read_bytes()
+    spool.close()
+    path.write_bytes(whole + whole[:-7])
+    stop = threading.Event()
+    messages = follow(path, stop)
+    assert next(messages) == Said(STATE, {FINDING: {"paths": []}})
+    with path.open("ab") as file:
+        timer = threading.Timer(0.7, lambda: (file.write(whole[-7:]), file.flush()))
+        timer.start()
+        assert next(messages) == Said(STATE, {FINDING: {"paths": []}})
+        timer.join()
+    stop.set()
+    assert list(messages) == []
+
+
+def test_what_there_is_no_room_for_is_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The messages before it stay whole."""
+    monkeypatch.setattr("stanch.demo.spool.MOST_BYTES", 10_000)
+    spool = Spool(tmp_path / SPOOL_NAME)
+    for _ in range(100):
+        spool.append(Said(STATE, {}))
+    spool.close()
+    assert 0 < spool.dropped < 100
+    stop = threading.Event()
+    messages = follow(tmp_path / SPOOL_NAME, stop)
+    assert [next(messages) for _ in range(100 - spool.dropped)] == [Said(STATE, {})] * (
+        100 - spool.dropped
+    )
+
+
+@pytest.mark.skipif(
+    "STANCH_TEST_DEMO" not in os.environ,
+    reason="`make demo-pages` names the directory of `stanch demo --pages` in STANCH_TEST_DEMO",
+)
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_each_seeded_leak_has_its_page(tmp_path: Path) -> None:
-    """While the incident runs, Chromium gets from the overview to each leak's line and path."""
-    command = [sys.executable, "-m", "stanch.cli.main", "demo", "--pages"]
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo,
-        sync_playwright() as playwright,
-    ):
-        assert demo.stdout is not None
-        line = next(line for line in demo.stdout if "See it live" in line)
+    """Chromium gets from the overview of the incident to each leak's line, path and graph."""
+    shots = Path(os.environ.get("STANCH_SCREENSHOTS", tmp_path))
+    shots.mkdir(parents=True, exist_ok=True)
+    spool = Path(os.environ["STANCH_TEST_DEMO"]) / SPOOL_NAME
+    with shown(spool, tmp_path / "pages.log") as url, sync_playwright() as playwright:
         page = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS).new_page()
+        page.set_default_timeout(PATIENCE_S * 1000)
         missing = dict(SEEDED)
         until = time.monotonic() + PATIENCE_S
         while missing:
             assert time.monotonic() < until, missing
-            page.goto(line.split()[-1])
+            page.goto(url)
             for service, place in list(missing.items()):
                 link = page.locator(".findings .confirmed a", has_text=place)
-                if link.count() == 1:
-                    link.click()
-                    assert place in page.locator("h1").inner_text()
-                    frames = page.locator(".stack li").all_inner_texts()
-                    assert place.partition(" ")[0] in " ".join(frames)
-                    shots = Path(os.environ.get("STANCH_SCREENSHOTS", tmp_path))
+                if link.count() != 1:
+                    continue
+                link.click()
+                page.wait_for_url("**/findings/*")
+                title = page.locator("h1").inner_text()
+                frames = " ".join(page.locator(".stack li").all_inner_texts())
+                if page.locator("canvas, .drawn svg").count():
+                    assert place in title
+                    assert place.partition(" ")[0] in frames
                     page.screenshot(path=shots / f"leak-{service}.png", full_page=True)
                     del missing[service]
-                    page.go_back()
-            page.wait_for_timeout(3000)
-        demo.stdout.read()
-    assert demo.returncode == 0
+                page.goto(url)
+            page.wait_for_timeout(500)

@@ -21,7 +21,7 @@ from stanch.server.pages.application import make_application
 from stanch.server.tokens import Tokens
 from stanch.store import Look, ProcessLook
 from stanch.store.history import TargetRow as TargetHealth
-from stanch.store.sqlstore import SqlStore, Taken, open_store
+from stanch.store.sqlstore import Extra, SqlStore, Taken, open_store
 from tests.server.serving import serving_application
 from tests.store.pprofs import heap_bytes
 
@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
                     "shop", instance, at_s, began_s + at_s, "python", (process,), 512.0 * MIB
                 )
                 look = replace(look, release="v2" if pid == 12 else "v1")
-                opened.take(look, [Taken("heap", data)])
+                opened.take(look, [Taken("heap", data)], Extra(0.05 + at_s / 9000))
         opened.flush()
         Fleet(opened, FixedTargets(())).detect_once()
         yield opened
@@ -88,6 +88,27 @@ def test_pages_answer(url: str, path: str) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_load_and_latency_are_drawn_below_memory(url: str) -> None:
+    """Three charts of one width and one time axis, with the same deploy in each; a service that
+    tells no latency has no chart of it."""
+    page = httpx.get(f"{url}/services/shop").text
+    charts = re.findall(r'<svg class="chart".*?</svg>', page, re.S)
+    labels = [re.search(r'aria-label="([^"]*)"', chart)[1] for chart in charts]  # type: ignore[index]
+    assert labels == [
+        "memory of shop",
+        "requests a second to shop",
+        "mean time of a request to shop",
+    ]
+    times = [
+        re.findall(r'<text class="tick mid" x="([\d.]+)"[^>]*>([\d:]+)<', one) for one in charts
+    ]
+    assert times[0] == times[1] == times[2] != []
+    deploys = [re.findall(r'class="mark deploy"><line x1="([\d.]+)"', one) for one in charts]
+    assert deploys[0] == deploys[1] == deploys[2]
+    assert len(deploys[0]) == 1
+    assert "ms</text>" in charts[2]
 
 
 @pytest.mark.parametrize("path", ["/services/none", "/profiles/none", "/findings/0", "/deaths/0"])
@@ -211,16 +232,20 @@ def test_who_asks_too_often_is_told_when_to_come_back(store: SqlStore, tmp_path:
     """429 with Retry-After for an address and for a token; the log names both, and no secret."""
     tokens = Tokens(tmp_path)
     push = tokens.make("shop", "push")
-    configuration = ServerConfiguration(tmp_path, sender_rate=1.0, token_rate=0.5)
     receiver = Receiver(store, time.time)
-    with serving_application(make_application(store, receiver, configuration, tokens)) as base:
-        headers = {"authorization": f"Bearer {push}"}
-        answers = [httpx.post(f"{base}/api/v1/push", headers=headers) for _ in range(4)]
-        assert all(httpx.get(f"{base}/healthz").status_code == 200 for _ in range(20))
-    assert [answer.status_code for answer in answers] == [400, 429, 429, 429]
-    assert "pushes with the token shop" in answers[1].text
-    assert "requests from this address" in answers[3].text
-    assert all(1 <= int(answer.headers["retry-after"]) <= 3 for answer in answers[1:])
+    headers = {"authorization": f"Bearer {push}"}
+    for rates, whose in (
+        ({"sender_rate": 0.001, "token_rate": 0.0}, "requests from this address"),
+        ({"sender_rate": 0.0, "token_rate": 0.001}, "pushes with the token shop"),
+    ):
+        configuration = ServerConfiguration(tmp_path, **rates)
+        application = make_application(store, receiver, configuration, tokens)
+        with serving_application(application) as base:
+            answers = [httpx.post(f"{base}/api/v1/push", headers=headers) for _ in range(3)]
+            assert all(httpx.get(f"{base}/healthz").status_code == 200 for _ in range(5))
+        assert [answer.status_code for answer in answers] == [400, 429, 429]
+        assert whose in answers[1].text
+        assert 500 < int(answers[1].headers["retry-after"]) <= 1000
     log = (tmp_path / "audit.jsonl").read_text()
     assert '"token": "shop"' in log and '"status": "429"' in log
     assert push not in log and push.rpartition("_")[2] not in log

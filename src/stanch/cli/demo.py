@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from stanch.cli.errors import CliError
@@ -44,8 +45,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--pages",
-        action="store_true",
-        help="show it live in the server's pages, on CPU time that is left over; prints the URL",
+        metavar="DIRECTORY",
+        type=Path,
+        help="keep what the server's pages show of it in a directory, for later",
     )
     parser.set_defaults(run=run)
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 
 from stanch.deaths import Evidence
@@ -47,7 +48,8 @@ class DemoOptions:
 
     `window_s` overrides how long the load lasts, in seconds; `scale` overrides the scale, and
     `least_nodes` the nodes of services that have fewer. `recycle` has nodes recycled before they
-    die, and the run is judged by that. `pages` shows it live in the server's pages.
+    die, and the run is judged by that. `pages` is where what the server's pages show is kept; it
+    goes with the rest when None.
     """
 
     fixed: bool = False
@@ -57,7 +59,7 @@ class DemoOptions:
     scale: Scale | None = None
     least_nodes: int = 1
     recycle: bool = False
-    pages: bool = False
+    pages: Path | None = None
 
 
 def scale_of(options: DemoOptions) -> Scale:
@@ -78,7 +80,9 @@ def run_demo(options: DemoOptions, timeline: Timeline) -> Outcome:
         deployment = deploy(workplace, options.least_nodes)
         if deployment.left_out:
             timeline.note(f"Note: {deployment.left_out}.")
-        showing = _showing(workplace, ending, timeline) if options.pages else None
+        showing = _showing(
+            options.pages or workplace.directory("pages"), workplace, ending, timeline
+        )
         limiter = choose_limiter()
         ending.callback(_remove_limits, limiter, timeline)
         specs = node_specs(deployment, scale, fixed=options.fixed)
@@ -244,13 +248,13 @@ class Incident:
 
 
 def _showing(
-    workplace: Workplace, ending: contextlib.ExitStack, timeline: Timeline
+    data: Path, workplace: Workplace, ending: contextlib.ExitStack, timeline: Timeline
 ) -> Showing | None:
     """Start the pages, where what they need is installed."""
     if missing := missing_packages():
         timeline.note(f"Note: no pages without {', '.join(missing)}; pip install 'stanch[server]'.")
         return None
-    showing = Showing(workplace.directory("pages"), workplace.directory("logs") / "pages.log")
+    showing = Showing(data, workplace.directory("logs") / "pages.log")
     ending.callback(showing.stop)
     return showing
 

@@ -160,7 +160,7 @@ class Watching:
         if trouble := alarming.trouble or chronicle.trouble or recycling.trouble:
             raise DemoError(f"the journal does not work: {trouble}")
         if self._showing is not None:
-            self._showing.take(state)
+            self._showing.take(state, watcher.answer_to)
         with self._lock:
             self._state = state
             self._deaths += state.deaths

@@ -1,5 +1,6 @@
 """Which package or module a frame belongs to, for the colours of the flame graph."""
 
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import PurePosixPath
 
@@ -51,6 +52,7 @@ def _go_package(name: str) -> str:
     return directory + slash + rest.partition(".")[0] or "unknown"
 
 
+@lru_cache(4096)  # A file is in many frames of a graph.
 def _python_package(file: str) -> str:
     if file.startswith("<"):
         return file.strip("<>").removeprefix("frozen ").partition(".")[0] or "unknown"

@@ -29,6 +29,7 @@ SETTINGS = (
     Setting("kubeconfig", "the pod's", "how to reach the cluster of `kubernetes:` targets"),
     Setting("lease", "none", "[NAMESPACE/]NAME: of several servers the one that holds it alarms"),
     Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
+    Setting("source", "none", "directories whose source files may be shown beside profiles"),
     Setting("tls_cert", "no TLS", "PEM certificate with its chain"),
     Setting("tls_key", "no TLS", "its key, unencrypted"),
     Setting("sender_rate", "`500`", "requests a second that one address may make; 0: no limit"),
@@ -52,6 +53,7 @@ class ServerConfiguration:
     kubeconfig: Path | None = None
     lease: str = ""
     alarms: Path | None = None
+    source: tuple[Path, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
     sender_rate: float = 500.0
@@ -111,10 +113,11 @@ def read_server_file(path: Path, base: ServerConfiguration) -> ServerConfigurati
 
 def _field(key: str, value: object) -> tuple[str, object]:
     """The field that a key sets, and its value."""
-    if key == "targets":
+    if key in ("targets", "source"):
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            return key, tuple(value)
-        raise ConfigurationError('targets: expected a list such as ["http://127.0.0.1:6060"]')
+            return key, tuple(value if key == "targets" else map(Path, value))
+        example = "http://127.0.0.1:6060" if key == "targets" else "/srv/shop"
+        raise ConfigurationError(f'{key}: expected a list such as ["{example}"]')
     if key == "require_tokens":
         if isinstance(value, bool):
             return key, value

@@ -12,14 +12,13 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from stanch.collect import FetchError, Scrape, Scraper, Target, TargetSource, observe
+from stanch.collect.fetch import Connection
 from stanch.collect.received import Received
 from stanch.detect import (
-    Finding,
     InstanceVerdict,
     ServiceVerdict,
     Settings,
@@ -29,6 +28,7 @@ from stanch.profile import ProfileError
 from stanch.server.follow import Follower
 from stanch.server.inspect import Inspectors
 from stanch.server.ledger import Ledger
+from stanch.server.slowness import Latencies
 from stanch.server.watch import TargetRow, WatchState
 from stanch.store.errors import StoreError
 from stanch.store.history import HEAP
@@ -40,6 +40,8 @@ _log = logging.getLogger("stanch.server")
 _TARGETS_READ_EVERY_S = 5.0
 _MOST_PUSHERS = 100_000
 _PUSHER_SILENT_S = 600.0
+_SEARCH_TIMEOUT_S = 30.0
+_MOST_ANSWER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Fleet:
         self._pushers: dict[tuple[str, str], TargetHealth] = {}
         self._ledger = Ledger(store, wall)
         self._follower = Follower(wall, self._ledger.known())
+        self._latencies = Latencies()
         self._inspectors = Inspectors()
         self._verdicts: list[ServiceVerdict] = []
         self._step = 0
@@ -109,6 +112,7 @@ class Fleet:
                 for target in set(following) - wanted:
                     following.pop(target).cancel()
                     self._health.pop(target, None)
+                    self._latencies.forget(target)
                     await self._scraper.forget(target)
                 for target in wanted - set(following):
                     following[target] = asyncio.create_task(self._follow(target))
@@ -165,7 +169,7 @@ class Fleet:
         new, changed, resolved = self._follower.follow(found)
         self._step += 1
         now_s = self._wall()
-        self._ledger.write(self._follower.findings, resolved, fixes, self._answer_to)
+        self._ledger.write(self._follower.findings, resolved, fixes, self._inspectors.answer_to)
         health = self._judged_health(instances)
         self._store.write_targets(health)
         return WatchState(
@@ -196,17 +200,10 @@ class Fleet:
         if look is None:
             return "", scrape.error or "gave nothing to look at"
         try:
-            self._store.take(look, taken_of(scrape), Extra())
+            self._store.take(look, taken_of(scrape), Extra(self._latencies.latency_s(scrape)))
         except (StoreError, ProfileError) as error:
             return look.service, str(error)
         return look.service, scrape.error or ""
-
-    def _answer_to(self, finding: Finding) -> Mapping[str, Any] | None:
-        """What a retention search said of the memory of a finding."""
-        for place, answer in self._inspectors.of(finding.service).answers.items():
-            if place.function == finding.function and place.file.endswith(finding.file):
-                return answer
-        return None
 
     async def _inspect(self) -> None:
         """Make the retention searches that the last verdicts asked for."""
@@ -216,7 +213,9 @@ class Fleet:
             target = targets.get((service, instance))
             if target is None:
                 raise FetchError(f"{instance} is not scraped, so it cannot be asked")
-            return await self._scraper.ask(target, path)
+            # A connection of its own: the search may take longer than a scrape, which goes on.
+            async with Connection(target, _SEARCH_TIMEOUT_S) as connection:
+                return await connection.get(path, _MOST_ANSWER_BYTES)
 
         await self._inspectors.look(self._verdicts, ask)
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from stanch.collect import FetchError
-from stanch.detect import Holder, Inspection, Place, ServiceVerdict, holder_of
+from stanch.detect import Finding, Holder, Inspection, Place, ServiceVerdict, holder_of
 
 PATH = "/debug/stanch/retention"
 _REFUSED_STEPS = 12
@@ -37,6 +37,13 @@ class Inspectors:
     def of(self, service: str) -> "Inspector":
         """What is known of one service."""
         return self._of_service.setdefault(service, Inspector())
+
+    def answer_to(self, finding: Finding) -> Mapping[str, Any] | None:
+        """What the last search for a finding's memory answered, None without one."""
+        for place, answer in self.of(finding.service).answers.items():
+            if place.function == finding.function and place.file.endswith(finding.file):
+                return answer
+        return None
 
     async def look(self, verdicts: Sequence[ServiceVerdict], ask: AskService) -> None:
         """Make the searches that these verdicts ask for."""

@@ -4,9 +4,10 @@ Give `witness` to the Watcher, beside others, and each state to `take`.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from stanch.collect import Scrape
+from stanch.collect import Scrape, Target
 from stanch.collect.exposition import Exposition
 from stanch.detect.slowness import Slowness, Strain, explain
 from stanch.server.watch import WatchState
@@ -28,6 +29,30 @@ class _Instance:
     judged_s: float = float("-inf")
     found: Slowness | None = None
     told: str = ""
+
+
+class Latencies:
+    """The mean time of a request between two scrapes of a target, whose scrapes come in turn."""
+
+    def __init__(self) -> None:
+        self._last: dict[Target, Strain] = {}
+
+    def latency_s(self, scrape: Scrape) -> float | None:
+        """Of the requests since the scrape before; None when there were none, or nobody counts."""
+        if scrape.metrics is None:
+            return None
+        point = strain_of(scrape.time_s, scrape.metrics, None)
+        if point is None:
+            return None
+        before = self._last.get(scrape.target)
+        self._last[scrape.target] = point
+        if before is None or point.requests < before.requests:
+            return None
+        return last_shares((before, point))["latency_s"]
+
+    def forget(self, target: Target) -> None:
+        """Forget a former target."""
+        self._last.pop(target, None)
 
 
 class SlownessWatch:
@@ -101,7 +126,7 @@ def strain_of(time_s: float, metrics: Exposition, memory_bytes: float | None) ->
     )
 
 
-def last_shares(series: "deque[Strain]") -> dict[str, float | None]:
+def last_shares(series: Sequence[Strain]) -> dict[str, float | None]:
     """Return what of the last interval there is to draw on one axis with the latency: seconds per
     request, and shares of the time; None unknown."""
     if len(series) < 2:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from stanch.collect import (
     FetchError,
@@ -157,6 +158,10 @@ class Watcher:
     def series(self, service: str) -> ServiceSeries:
         """All that the store knows of a service, for charts."""
         return self._store.series(service)
+
+    def answer_to(self, finding: Finding) -> Mapping[str, Any] | None:
+        """What the last retention search for a finding's memory answered, None without one."""
+        return self._inspectors.answer_to(finding)
 
     def close(self) -> None:
         """Close all connections. The watcher cannot be used afterwards."""

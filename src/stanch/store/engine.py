@@ -16,7 +16,7 @@ import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -25,7 +25,6 @@ from clickhouse_connect.driver.exceptions import Error as DriverError
 from clickhouse_connect.driver.exceptions import OperationalError
 
 from stanch.store.errors import StoreError, StoreFullError
-from stanch.store.model import Stack
 from stanch.store.schema import DATABASE, Cluster, Table, ddl
 
 CHDB_MEMORY_BYTES = 1_250_000_000
@@ -42,6 +41,8 @@ _MOST_CONNECTIONS = 6
 _FULL = ("NOT_ENOUGH_SPACE", "No space left on device", "CANNOT_RESERVE_SPACE", "errno: 28")
 _Result = TypeVar("_Result")
 Row = tuple[Any, ...]
+StackFrames: TypeAlias = tuple[tuple[str, str, int, int], ...]
+"""Function, file, line and the function's first line, leaf first."""
 
 
 class Engine:
@@ -57,7 +58,7 @@ class Engine:
         self._lock_file: int | None = None
         self.name = name
         self.directory: Path | None = None
-        self.stacks: dict[int, Stack] = {}
+        self.stacks: dict[int, StackFrames] = {}
         """Frames that were read before, by the stack's name."""
 
     @property

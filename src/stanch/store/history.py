@@ -39,7 +39,8 @@ class Selection:
     at_unix_s: of each process the newest profile taken at or before this time and not more than
     `age_s` earlier; several processes are added up. instances and release: empty takes all.
     labels: only samples that carry all of these, such as {"route": "/cart"}; only what is alive
-    is labelled. kind: HEAP or a kind of count.
+    is labelled. kind: HEAP or a kind of count. with_labels: False adds up what differs in labels
+    alone. Where samples have gone by age, profiles are five minutes apart.
     """
 
     service: str
@@ -49,6 +50,7 @@ class Selection:
     labels: Mapping[str, str] = field(default_factory=dict)
     kind: str = HEAP
     age_s: float = 300.0
+    with_labels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from stanch.store.engine import Engine
 from stanch.store.rows import Decoding, block_of
-from stanch.store.schema import BETWEEN, PROFILE_NAME, PROFILES, RAW, SAMPLES, Table
+from stanch.store.schema import BETWEEN, PROFILE_NAME, PROFILES, RAW, ROLLED, SAMPLES, Table
 
 _SLOT_MS = 600_000
 
@@ -39,6 +39,15 @@ def _insert(engine: Engine, table: Table, batch: Sequence[Decoding]) -> None:
         engine.insert(table, block, f"{uuid.uuid4().hex}-{table.name}")
 
 
+def _has_rows(table: Table, one: Decoding) -> bool:
+    """Whether a record has rows in a table; all have a row of memory."""
+    if table is PROFILES:
+        return bool(one.rows)
+    if table is ROLLED:
+        return one.record.rolled and one.count > 0
+    return table is not SAMPLES or one.count > 0
+
+
 def _is_there(
     engine: Engine, table: Table, service: str, slot: int, some: Sequence[Decoding]
 ) -> bool:
@@ -53,9 +62,7 @@ def _is_there(
     else:
         columns = "instance, toUnixTimestamp64Milli(time)"
         wanted = {
-            (one.record.instance, one.record.unix_ms)
-            for one in some
-            if {SAMPLES.name: one.count, PROFILES.name: one.rows}.get(table.name, True)
+            (one.record.instance, one.record.unix_ms) for one in some if _has_rows(table, one)
         }
     rows = engine.query(
         f"SELECT DISTINCT {columns} FROM {table.name}"

@@ -77,7 +77,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything of one target at one instant; `age_s` is the life's clock."""
+    """Everything of one target at one instant; `age_s` is the life's clock.
+
+    rolled: whether its samples are kept in the coarse table too.
+    """
 
     service: str
     instance: str
@@ -87,6 +90,7 @@ class Record:
     numbers: Numbers
     payloads: tuple[Payload, ...] = ()
     lives: tuple[LifeState, ...] = ()
+    rolled: bool = False
 
 
 _LENGTH = struct.Struct("<I")
@@ -106,6 +110,7 @@ def encode_record(record: Record) -> bytes:
             for each in record.payloads
         ],
         "lives": [_plain(life) for life in record.lives],
+        "rolled": record.rolled,
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     return b"".join((_LENGTH.pack(len(text)), text, *(each.data for each in record.payloads)))
@@ -135,6 +140,7 @@ def decode_record(data: bytes) -> Record:
             numbers=Numbers(**header["numbers"]),
             payloads=tuple(payloads),
             lives=tuple(LifeState(**life) for life in header["lives"]),
+            rolled=header.get("rolled", False),
         )
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise StoreError(

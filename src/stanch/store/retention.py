@@ -13,23 +13,26 @@ from pathlib import Path
 
 from stanch.store.engine import Engine
 from stanch.store.errors import StoreError
-from stanch.store.schema import DATABASE, MEMORY, PROFILES, RAW, SAMPLES, STACKS
+from stanch.store.schema import DATABASE, MEMORY, PROFILES, RAW, ROLLED, SAMPLES, STACKS
 
 _GIB = 1024**3
-_TOGETHER = (SAMPLES, MEMORY, PROFILES)
+_TOGETHER = (SAMPLES, ROLLED, MEMORY, PROFILES)
 """Tables whose partitions are the same hours; they go together."""
 _OTHERS = (STACKS, RAW)
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionBounds:
-    """What is kept. age_s and raw_age_s: seconds; bytes of the tables on the disk.
+    """What is kept. age_s, sample_age_s and raw_age_s: seconds; bytes of the tables on the disk.
+
+    sample_age_s: so long samples are kept in full; older ones are what is rolled up.
 
     max_bytes: 0 is no bound but the floor. free_bytes: below so much free space the oldest
     partition goes. raw_bytes: profiles as they came take at most this much.
     """
 
     age_s: float = 30 * 86_400.0
+    sample_age_s: float = 2 * 86_400.0
     raw_age_s: float = 3_600.0
     max_bytes: int = 0
     free_bytes: int = 2 * _GIB
@@ -112,6 +115,8 @@ class Retention:
     def _drop_old(self) -> int:
         now_ms = self._wall() * 1000
         limits = {table.name: now_ms - self._bounds.age_s * 1000 for table in (*_TOGETHER, STACKS)}
+        sample_age_s = min(self._bounds.sample_age_s, self._bounds.age_s)
+        limits[SAMPLES.name] = now_ms - sample_age_s * 1000
         limits[RAW.name] = now_ms - self._bounds.raw_age_s * 1000
         # Stacks are told once a day, so those of the day before may still be needed.
         limits[STACKS.name] -= 86_400_000

@@ -17,6 +17,7 @@ from stanch.store.schema import (
     MEMORY,
     PROFILES,
     RAW,
+    ROLLED,
     SAMPLES,
     STACKS,
     Table,
@@ -122,7 +123,7 @@ def blocks(batch: Sequence[Decoding], *, keep_raw: bool) -> list[tuple[Table, by
 
     A profile that is listed is wholly there.
     """
-    tables = (STACKS, LIVES, MEMORY, SAMPLES, *((RAW,) if keep_raw else ()), PROFILES)
+    tables = (STACKS, LIVES, MEMORY, SAMPLES, ROLLED, *((RAW,) if keep_raw else ()), PROFILES)
     made = [(table, block_of(table, batch)) for table in tables]
     return [(table, block) for table, block in made if block is not None]
 
@@ -223,7 +224,8 @@ def _memory(batch: Sequence[Decoding]) -> bytes | None:
             integers((int(each.fresh) for each in numbers), "uint8"),
             ends + texts(name for one in parts for name, _ in one),
             ends + integers((size for one in parts for _, size in one), "uint64"),
-            *(column(name) for name in MEMORY.added),
+            *(column(name) for name in _MEASURED_TOO),
+            integers((int(record.rolled) for record in records), "uint8"),
         ],
     )
 
@@ -239,6 +241,11 @@ _MEASURED = (
     "latency_s",
     "period_bytes",
 )
+_MEASURED_TOO = ("slack_bytes", "page_cache_bytes", "open_fds", "max_fds")
+
+
+def _rolled(batch: Sequence[Decoding]) -> bytes | None:
+    return _samples([decoding for decoding in batch if decoding.record.rolled])
 
 
 def _samples(batch: Sequence[Decoding]) -> bytes | None:
@@ -329,6 +336,7 @@ def _profiles(batch: Sequence[Decoding]) -> bytes | None:
             texts(payload.kind for _, payload, _ in pieces),
             integers((rows.count for _, _, rows in pieces), "uint32"),
             integers((rows.total_live_bytes for _, _, rows in pieces), "uint64"),
+            integers((int(record.rolled) for record, _, _ in pieces), "uint8"),
         ],
     )
 
@@ -356,6 +364,7 @@ _BLOCKS = {
     LIVES.name: _lives,
     MEMORY.name: _memory,
     SAMPLES.name: _samples,
+    ROLLED.name: _rolled,
     RAW.name: _raw,
     PROFILES.name: _profiles,
 }

@@ -67,6 +67,14 @@ SAMPLES = Table(
     partition=_BY_HOURS,
     order="service, toStartOfHour(time), stack, instance, time",
 )
+ROLLED = Table(
+    "rolled",
+    SAMPLES.columns,
+    partition=_BY_HOURS,
+    order="service, life, stack, time",
+)
+"""The first heap and the first counts of a life in each five minutes: what is left of samples when
+they have gone by age, and what long lives are read from."""
 STACKS = Table(
     "stacks",
     (
@@ -106,10 +114,11 @@ MEMORY = Table(
         ("page_cache_bytes", _UNKNOWN),
         ("open_fds", _UNKNOWN),
         ("max_fds", _UNKNOWN),
+        ("rolled", "UInt8 DEFAULT 0"),
     ),
     partition=_BY_HOURS,
     order="service, instance, time",
-    added=("slack_bytes", "page_cache_bytes", "open_fds", "max_fds"),
+    added=("slack_bytes", "page_cache_bytes", "open_fds", "max_fds", "rolled"),
 )
 PROFILES = Table(
     "profiles",
@@ -122,9 +131,11 @@ PROFILES = Table(
         ("kind", _NAME),
         ("stacks", "UInt32 CODEC(ZSTD(1))"),
         ("live_bytes", _BIG),
+        ("rolled", "UInt8 DEFAULT 0"),
     ),
     partition=_BY_HOURS,
     order="service, instance, time",
+    added=("rolled",),
 )
 RAW = Table(
     "raw",
@@ -211,7 +222,7 @@ TARGETS = Table(
     replacing="last",
     aged=False,
 )
-TABLES = (SAMPLES, STACKS, MEMORY, PROFILES, RAW, LIVES, AUTOPSIES, FINDINGS, TARGETS)
+TABLES = (SAMPLES, ROLLED, STACKS, MEMORY, PROFILES, RAW, LIVES, AUTOPSIES, FINDINGS, TARGETS)
 
 _SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1"
 
@@ -221,12 +232,14 @@ class Cluster:
     """A cluster by its name in the servers' configuration.
 
     replicated: ReplicatedMergeTree and `ON CLUSTER`, which need Keeper; without, every node is
-    told by itself and holds its shard alone. keep_days: age at which rows are dropped.
+    told by itself and holds its shard alone. keep_days: age at which rows are dropped; samples go
+    after sample_days, when what is rolled up stands for them.
     """
 
     name: str
     replicated: bool = True
     keep_days: int = 30
+    sample_days: int = 2
 
 
 def ddl(cluster: Cluster | None = None) -> list[str]:
@@ -267,7 +280,8 @@ def _create(table: Table, name: str, cluster: Cluster | None, on: str) -> str:
         window = "replicated_deduplication_window = 2000"
     ttl = ""
     if cluster and table.aged:
-        ttl = f" TTL toDateTime(time) + INTERVAL {cluster.keep_days} DAY"
+        days = cluster.sample_days if table is SAMPLES else cluster.keep_days
+        ttl = f" TTL toDateTime(time) + INTERVAL {days} DAY"
         if table is RAW:
             ttl = " TTL toDateTime(time) + INTERVAL 1 HOUR"
     return (

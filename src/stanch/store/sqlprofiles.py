@@ -1,18 +1,20 @@
 """Heaps of the past as pprof profiles, and how what one function holds grew."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from stanch.profile import Function, Line, Location, Profile, Sample, ValueType
-from stanch.store.engine import Engine
+from stanch.store.engine import Engine, Row, StackFrames
 from stanch.store.history import HEAP, ProfileRow, Selection, TimeRange
 from stanch.store.lookprofile import HEAP_TYPES
 from stanch.store.rows import COUNTED_TOGETHER, label_pairs
-from stanch.store.schema import BETWEEN, PROFILE_NAME
+from stanch.store.schema import BETWEEN, PROFILE_NAME, ROLLED, SAMPLES, Table
 from stanch.store.series import Births, Floats
-from stanch.store.sqlseries import SeriesBounds, read_life
+from stanch.store.sqlheaps import read_frames
+from stanch.store.sqlseries import SeriesBounds, read_life_births
+from stanch.store.track import ROLLED_EVERY_S
 
 _MOST_SAMPLES = 500_000
 # Stacks through a function; the file is compared from its end, as findings shorten it.
@@ -32,41 +34,12 @@ def milliseconds(within: TimeRange) -> dict[str, int]:
 
 def read_profile(engine: Engine, selection: Selection) -> Profile | None:
     """See `History.profile`."""
-    kind = selection.kind
-    taken_as = COUNTED_TOGETHER if kind in ("thread", "task") else kind
-    parameters: dict[str, Any] = {
-        "service": selection.service,
-        "kind": kind,
-        "taken_as": taken_as,
-        "since": round((selection.at_unix_s - selection.age_s) * 1000),
-        "until": round(selection.at_unix_s * 1000) + 1,
-        "instances": list(selection.instances),
-        "release": selection.release,
-        "labels": [f"{key}={value}" for key, value in selection.labels.items()],
-    }
-    chosen = f"service = {{service:String}} AND {BETWEEN}"
-    if selection.instances:
-        chosen += " AND instance IN {instances:Array(String)}"
-    if selection.release:
-        chosen += (
-            " AND life IN (SELECT life FROM lives FINAL"
-            " WHERE service = {service:String} AND release = {release:String})"
-        )
-    labelled = ""
-    if selection.labels:
-        labelled = " AND hasAll(splitByChar('\\n', labels), {labels:Array(String)})"
-    rows = engine.query(
-        "SELECT stack, labels, sum(alloc_objects), sum(alloc_bytes), sum(live_objects),"
-        f" sum(live_bytes), max(time) FROM samples WHERE {chosen} AND kind = {{kind:String}}"
-        f" AND (instance, time) IN (SELECT instance, max(time) FROM profiles WHERE {chosen}"
-        f" AND kind = {{taken_as:String}} GROUP BY instance){labelled}"
-        f" GROUP BY stack, labels ORDER BY sum(live_bytes) DESC LIMIT {_MOST_SAMPLES}",
-        parameters,
-    )
+    rows = _newest_samples(engine, selection)
     if not rows:
         return None
-    frames = _read_frames(engine, {row[0] for row in rows})
+    frames = read_frames(engine, {row[0] for row in rows})
     locations = _Locations()
+    kind = selection.kind
     is_heap = kind == HEAP
     samples = []
     for stack, labels, *values, _ in rows:
@@ -84,6 +57,87 @@ def read_profile(engine: Engine, selection: Selection) -> Profile | None:
         period_type=ValueType("space", "bytes") if is_heap else ValueType(kind, "count"),
         time_nanos=round(max(row[-1].timestamp() for row in rows) * 1e9),
         comments=(f"service={selection.service}",),
+    )
+
+
+def _newest_samples(engine: Engine, selection: Selection) -> list[Row]:
+    """The samples of the newest profile of each instance: stack, labels, four values and time."""
+    parameters: dict[str, Any] = {
+        "service": selection.service,
+        "kind": selection.kind,
+        "instances": list(selection.instances),
+        "release": selection.release,
+        "labels": [f"{key}={value}" for key, value in selection.labels.items()],
+    }
+    newest = _newest_profiles(engine, selection, parameters, is_rolled=False)
+    # What is rolled up is read where it holds all that is wanted: it is a small part of samples.
+    table = ROLLED if newest and all(is_rolled for *_, is_rolled in newest) else SAMPLES
+    rows = _samples_of(engine, selection, parameters, table, newest) if newest else []
+    if not rows:
+        newest = _newest_profiles(engine, selection, parameters, is_rolled=True)
+        rows = _samples_of(engine, selection, parameters, ROLLED, newest) if newest else []
+    return rows
+
+
+def _newest_profiles(
+    engine: Engine, selection: Selection, parameters: Mapping[str, Any], *, is_rolled: bool
+) -> list[Row]:
+    """Of each instance that fits its name, the time of its newest profile in ms, its life, and
+    whether it is rolled up. is_rolled: of those that are, which are further apart."""
+    age_s = max(selection.age_s, 2 * ROLLED_EVERY_S) if is_rolled else selection.age_s
+    is_counted = selection.kind in ("thread", "task")
+    chosen = f"service = {{service:String}} AND {BETWEEN} AND kind = {{taken_as:String}}"
+    if is_rolled:
+        chosen += " AND rolled"
+    if selection.instances:
+        chosen += " AND instance IN {instances:Array(String)}"
+    if selection.release:
+        chosen += (
+            " AND life IN (SELECT life FROM lives FINAL"
+            " WHERE service = {service:String} AND release = {release:String})"
+        )
+    return engine.query(
+        "SELECT instance, toUnixTimestamp64Milli(max(time)), argMax(life, time),"
+        " argMax(rolled, time) FROM profiles"
+        f" WHERE {chosen} GROUP BY instance",
+        {
+            **parameters,
+            "taken_as": COUNTED_TOGETHER if is_counted else selection.kind,
+            "since": round((selection.at_unix_s - age_s) * 1000),
+            "until": round(selection.at_unix_s * 1000) + 1,
+        },
+    )
+
+
+def _samples_of(
+    engine: Engine,
+    selection: Selection,
+    parameters: Mapping[str, Any],
+    table: Table,
+    newest: Sequence[Row],
+) -> list[Row]:
+    times = [time_ms for _, time_ms, *_ in newest]
+    wanted = (
+        f"service = {{service:String}} AND life IN {{lives:Array(UInt64)}} AND {BETWEEN}"
+        " AND (instance, toUnixTimestamp64Milli(time))"
+        " IN (SELECT arrayJoin(arrayZip({instances:Array(String)}, {times:Array(Int64)})))"
+    )
+    if selection.labels:
+        wanted += " AND hasAll(splitByChar('\\n', labels), {labels:Array(String)})"
+    labels = "labels" if selection.with_labels else "''"
+    return engine.query(
+        f"SELECT stack, {labels} AS told, sum(alloc_objects), sum(alloc_bytes), sum(live_objects),"
+        f" sum(live_bytes), max(time) FROM {table.name} WHERE {wanted} AND kind = {{kind:String}}"
+        f" GROUP BY stack, told ORDER BY sum(live_bytes) DESC LIMIT {_MOST_SAMPLES}",
+        {
+            **parameters,
+            # What is read is as narrow in time as what is known of it.
+            "since": min(times),
+            "until": max(times) + 1,
+            "times": times,
+            "instances": [instance for instance, *_ in newest],
+            "lives": [life for _, _, life, _ in newest],
+        },
     )
 
 
@@ -132,21 +186,8 @@ def read_growth(
 
 def read_births(engine: Engine, life: int, function: str, file: str) -> Births | None:
     """See `History.births`."""
-    series = read_life(engine, life, SeriesBounds())
-    if series is None or series.births is None:
-        return None
-    rows = [
-        number
-        for number, stack in enumerate(series.stacks)
-        if not function
-        or any(frame.function == function and frame.file.endswith(file) for frame in stack)
-    ]
-    births = series.births
-    return Births(
-        births.edges_s,
-        births.live_bytes[rows].sum(axis=0, keepdims=True),
-        births.settled_bytes[rows].sum(axis=0, keepdims=True),
-    )
+    given = {"function": function, "file": file}
+    return read_life_births(engine, life, _THROUGH if function else "1", given, SeriesBounds())
 
 
 def read_profiles(
@@ -200,23 +241,6 @@ def _decoded(text: str) -> bytes:
     return base64.b64decode(text)
 
 
-Frames = tuple[tuple[str, str, int, int], ...]
-
-
-def _read_frames(engine: Engine, names: Iterable[int]) -> dict[int, Frames]:
-    found: dict[int, Frames] = {}
-    wanted = sorted(names)
-    for first in range(0, len(wanted), 5000):
-        listed = ", ".join(f"toUInt128('{name}')" for name in wanted[first : first + 5000])
-        rows = engine.query(
-            "SELECT stack, any(functions), any(files), any(lines), any(starts) FROM stacks"
-            f" WHERE stack IN ({listed}) GROUP BY stack"
-        )
-        for stack, *columns in rows:
-            found[stack] = tuple(zip(*columns, strict=True))
-    return found
-
-
 class _Locations:
     """One location for each frame, one function for each name, file and first line."""
 
@@ -224,7 +248,7 @@ class _Locations:
         self._locations: dict[tuple[str, str, int, int], Location] = {}
         self._functions: dict[tuple[str, str, int], Function] = {}
 
-    def of(self, frames: Frames) -> tuple[Location, ...]:
+    def of(self, frames: StackFrames) -> tuple[Location, ...]:
         return tuple(self._locations.get(frame) or self._make(frame) for frame in frames)
 
     def _make(self, frame: tuple[str, str, int, int]) -> Location:

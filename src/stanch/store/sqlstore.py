@@ -31,7 +31,7 @@ from stanch.store.rows import (
     payload_name,
     rows_of,
 )
-from stanch.store.series import ServiceSeries
+from stanch.store.series import LifeSeries, ServiceSeries
 from stanch.store.sqlhistory import SqlHistory, known
 from stanch.store.sqlseries import SeriesBounds, read_series, read_services
 from stanch.store.sqlwrites import write_autopsy, write_findings, write_targets
@@ -84,6 +84,7 @@ class SqlStore:
         self._series_bounds = series_bounds or SeriesBounds()
         self._wall = wall
         self._lock = threading.Lock()
+        self._ended: dict[int, LifeSeries] = {}
         self._tracker = Tracker(_running(engine, round(wall() * 1000)))
         self._notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self._retention = Retention(
@@ -124,7 +125,9 @@ class SqlStore:
         with self._lock:
             memory_bytes = memory_of(look)
             chosen = extra or Extra()
-            moment = self._tracker.place(thin(look), memory_bytes)
+            moment = self._tracker.place(
+                thin(look), memory_bytes, {taken.kind for taken in profiles}
+            )
         band_s = band_width_s(moment.age_s) if ages_known else 0
         offsets_s = moment.offsets_s or (0.0,)
         if rows is None:
@@ -149,6 +152,7 @@ class SqlStore:
                 for name, taken in zip(names, profiles, strict=True)
             ),
             lives=moment.lives,
+            rolled=moment.rolled,
         )
         self.intake.submit(Decoding(record, tuple(rows)))
         return True
@@ -167,7 +171,7 @@ class SqlStore:
 
     def series(self, service: str) -> ServiceSeries:
         """What is in the tables of one service; what was taken last comes after some seconds."""
-        return read_series(self.engine, service, self._now_ms(), self._series_bounds)
+        return read_series(self.engine, service, self._now_ms(), self._series_bounds, self._ended)
 
     def write_findings(self, findings: Sequence[FindingRow]) -> None:
         """Replace the rows of these findings. Raises StoreError."""

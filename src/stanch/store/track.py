@@ -7,7 +7,7 @@ are remembered while they are heard of; after a restart of the server it is read
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from stanch.store.decoder import digest
 from stanch.store.life import NEAR_LIMIT, is_same_life
@@ -16,6 +16,8 @@ from stanch.store.record import LifeState
 
 REFRESH_S = 60.0
 """A row of the table of lives is written at least so often while the life goes on."""
+ROLLED_EVERY_S = 300.0
+"""So often a heap, and counts, of a life are kept in the coarse table too."""
 _FORGET_MS = 24 * 3_600_000
 
 
@@ -24,12 +26,14 @@ class Moment:
     """Where a look stands: its life, the life's clock, and what the table of lives must know.
 
     offsets_s: for each process of the look, what its own birth seconds are less than the life's.
+    rolled: whether its samples are the first ones of a kind in some minutes.
     """
 
     life: int
     age_s: float
     offsets_s: tuple[float, ...]
     lives: tuple[LifeState, ...]
+    rolled: bool = False
 
 
 @dataclass(slots=True)
@@ -41,6 +45,7 @@ class _Known:
     written_ms: int
     offsets_s: dict[int | None, float]
     memory: tuple[float | None, float | None] = (None, None)
+    rolled: dict[str, int] = field(default_factory=dict)
 
 
 class Tracker:
@@ -57,10 +62,10 @@ class Tracker:
                 state, look, state.seen_ms, {}, (None, state.memory_bytes)
             )
 
-    def place(self, look: Look, memory_bytes: float | None) -> Moment:
+    def place(self, look: Look, memory_bytes: float | None, kinds: Iterable[str] = ()) -> Moment:
         """The place of a look, which counts as seen. Its heaps are asked for their sums only.
 
-        memory_bytes: what counts against the limit.
+        memory_bytes: what counts against the limit. kinds: of the profiles that came with it.
         """
         unix_ms = round(look.unix_s * 1000)
         key = (look.service, look.instance)
@@ -90,7 +95,11 @@ class Tracker:
         if written:
             known.written_ms = state.seen_ms
         age_s = _age_s(look, known.state, unix_ms)
-        return Moment(state.life, age_s, _offsets_s(known, look, age_s), tuple(written))
+        offsets_s = _offsets_s(known, look, age_s)
+        turn = unix_ms // round(ROLLED_EVERY_S * 1000)
+        due = [kind for kind in kinds if known.rolled.get(kind) != turn]
+        known.rolled.update(dict.fromkeys(due, turn))
+        return Moment(state.life, age_s, offsets_s, tuple(written), bool(due))
 
     def forget_silent(self, now_ms: int) -> None:
         """Forget the instances that have not been heard of for a day."""

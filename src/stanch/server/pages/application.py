@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -30,11 +31,12 @@ from stanch.server.configuration import ServerConfiguration
 from stanch.server.ingest import BodyError, ingest_routes, read_body
 from stanch.server.ledger import finding_of
 from stanch.server.limits import Buckets
-from stanch.server.pages.charts import Mark, memory_chart, spark
+from stanch.server.pages.charts import Mark, memory_chart, rate_chart, spark
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage
 from stanch.server.pages.gate import COOKIE, Gate
+from stanch.server.pages.source import Sources
 from stanch.server.telemetry import CONTENT_TYPE, Counters, exposition
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
@@ -44,6 +46,16 @@ from stanch.store.sqlstore import SqlStore
 RANGES = {"15m": 900, "1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
 _MOST_FORM_BYTES = 4096
 _COOKIE_S = 7 * 86400
+
+
+def _short_time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+_RATES = (
+    ("requests_per_s", "Requests a second", "requests a second to", lambda rate: f"{rate:.3g}"),
+    ("latency_s", "Mean time of a request", "mean time of a request to", _short_time),
+)
 
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -60,11 +72,12 @@ def make_application(
     """The ASGI application. tokens: None when none is asked for."""
     audit, counters = AuditLog(configuration.data, wall), Counters()
     pages = _Pages(store, configuration, tokens, audit, counters, wall)
-    explorer = Explorer(store.history, wall)
+    sources = Sources(configuration.source)
+    explorer = Explorer(store.history, sources, wall)
     routes: list[BaseRoute] = [
         Route("/", pages.route(pages.overview)),
         Route("/services/{service:path}", pages.route(pages.service)),
-        Route("/findings/{finding}", pages.route(FindingPage(store.history, _marks).page)),
+        Route("/findings/{finding}", pages.route(FindingPage(store.history, sources, _marks).page)),
         Route("/profiles/{service:path}", pages.route(explorer.page)),
         Route("/deaths/{life}", pages.route(pages.death)),
         Route("/targets", pages.route(pages.targets)),
@@ -115,6 +128,7 @@ class _Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
         self._templates.filters |= {
             "size": size_text,
@@ -123,6 +137,8 @@ class _Pages:
             "of": lambda number, name: f"{number:,} {name}{'' if number == 1 else 's'}",
             "ago": lambda unix_s: f"{time_text(max(0.0, wall() - unix_s))} ago",
         }
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)  # Compiled now, not while somebody waits.
 
     def route(
         self, page: Callable[[Request], tuple[str, dict[str, Any]]]
@@ -173,10 +189,16 @@ class _Pages:
         findings = self._history.findings(service)
         if not memory and not findings and service not in self._history.service_names():
             raise NotFoundError(f"Nothing was ever heard of a service called {service}.")
-        chart = memory_chart(memory, within, _marks(lives, within), f"memory of {service}")
+        marks = _marks(lives, within)
+        chart = memory_chart(memory, within, marks, f"memory of {service}")
         values = {
             "service": service,
             "chart": Markup(chart) if memory else None,
+            "rates": [
+                (title, Markup(rate_chart(memory, name, within, marks, f"{label} {service}", form)))
+                for name, title, label, form in _RATES
+                if any(np.isfinite(getattr(one, name)).any() for one in memory)
+            ],
             "names": sorted({one.life.instance for one in memory}),
             "lives": lives,
             "findings": [(row, finding_title(finding_of(row))) for row in findings],

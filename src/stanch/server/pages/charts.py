@@ -1,10 +1,10 @@
-"""Charts as SVG: memory against its limit, small and large, on one time axis. Pure.
+"""Charts as SVG: memory against its limit, load and latency, on one time axis. Pure.
 
 Presentation is by class only, so that the strict content security policy holds and themes apply.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
@@ -72,16 +72,12 @@ def memory_chart(
         _largest(one.limit_bytes) for one in lives
     ]
     top = max(tops, default=0.0) * 1.06 or 1.0
-    span = max(within.until_unix_s - within.since_unix_s, 1.0)
-
-    def across(unix_s: Floats) -> Floats:
-        return _LEFT + (unix_s - within.since_unix_s) / span * (WIDTH - _LEFT - _RIGHT)
+    across = _across(within)
 
     def up(size_bytes: Floats) -> Floats:
         return _TOP + (1 - size_bytes / top) * (HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_grid(top, up), _time_axis(within, across)]
-    colours = {name: at for at, name in enumerate(sorted({one.life.instance for one in lives}))}
+    parts = [_grid(top, up, size_text), _time_axis(within, across, HEIGHT)]
     for limit in sorted({_largest(one.limit_bytes) for one in lives} - {0.0}):
         y = float(up(np.array(limit)))
         parts.append(
@@ -94,20 +90,66 @@ def memory_chart(
         parts.append(
             f'<polygon class="forecast" points="{points}"><title>forecast</title></polygon>'
         )
+    parts += _lines(lives, "memory_bytes", across, up)
+    parts += _marks(marks, across, HEIGHT)
+    return _svg(parts, HEIGHT, label)
+
+
+def rate_chart(
+    lives: Sequence[MemorySeries],
+    name: str,
+    within: TimeRange,
+    marks: Iterable[Mark],
+    label: str,
+    form: Callable[[float], str],
+) -> str:
+    """One of the numbers of a series, each life a line, below the chart of memory.
+
+    name: "requests_per_s" or "latency_s". form: writes a value of the axis.
+    """
+    top = max((_largest(getattr(one, name)) for one in lives), default=0.0) * 1.06 or 1.0
+    across = _across(within)
+
+    def up(value: Floats) -> Floats:
+        return _TOP + (1 - value / top) * (LOW - _TOP - _BOTTOM)
+
+    parts = [_grid(top, up, form), _time_axis(within, across, LOW)]
+    parts += _lines(lives, name, across, up)
+    parts += _marks(marks, across, LOW)
+    return _svg(parts, LOW, label)
+
+
+def _across(within: TimeRange) -> _Scale:
+    span = max(within.until_unix_s - within.since_unix_s, 1.0)
+
+    def across(unix_s: Floats) -> Floats:
+        return _LEFT + (unix_s - within.since_unix_s) / span * (WIDTH - _LEFT - _RIGHT)
+
+    return across
+
+
+def _lines(lives: Sequence[MemorySeries], name: str, across: _Scale, up: _Scale) -> Iterator[str]:
+    colours = {one: at for at, one in enumerate(sorted({one.life.instance for one in lives}))}
     for one in lives:
         colour = colours[one.life.instance] % _COLOURS
-        path = _path(across(one.unix_s), up(one.memory_bytes))
+        path = _path(across(one.unix_s), up(getattr(one, name)))
         title = escape(one.life.instance)
-        parts.append(f'<path class="line k{colour}" d="{path}"><title>{title}</title></path>')
+        yield f'<path class="line k{colour}" d="{path}"><title>{title}</title></path>'
+
+
+def _marks(marks: Iterable[Mark], across: _Scale, height: int) -> Iterator[str]:
     for mark in marks:
         x = float(across(np.array(mark.unix_s)))
-        parts.append(
+        yield (
             f'<g class="mark {escape(mark.kind)}"><line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}"'
-            f' y2="{HEIGHT - _BOTTOM}"/><circle cx="{x:.1f}" cy="{_TOP}" r="4"/>'
+            f' y2="{height - _BOTTOM}"/><circle cx="{x:.1f}" cy="{_TOP}" r="4"/>'
             f"<title>{escape(mark.text)}</title></g>"
         )
+
+
+def _svg(parts: Iterable[str], height: int, label: str) -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img"'
         f' aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
@@ -121,15 +163,13 @@ def births_chart(births: Births, label: str) -> str:
     first, last = float(births.edges_s[0]), float(births.edges_s[-1])
     within = TimeRange(first, max(last, first + 1))
 
-    def across(age_s: Floats) -> Floats:
-        span = within.until_unix_s - within.since_unix_s
-        return _LEFT + (age_s - within.since_unix_s) / span * (WIDTH - _LEFT - _RIGHT)
+    across = _across(within)
 
     def up(size_bytes: Floats) -> Floats:
         return _TOP + (1 - size_bytes / top) * (LOW - _TOP - _BOTTOM)
 
     floor = LOW - _BOTTOM
-    parts = [_grid(top, up)]
+    parts = [_grid(top, up, size_text)]
     edges = across(births.edges_s)
     for band, (now, then) in enumerate(zip(up(live), up(settled), strict=True)):
         left, width = float(edges[band]), max(float(edges[band + 1] - edges[band]) - 1, 0.5)
@@ -140,25 +180,22 @@ def births_chart(births: Births, label: str) -> str:
             )
     for text, x, anchor in (("the start", _LEFT, ""), ("now", WIDTH - _RIGHT, " end")):
         parts.append(f'<text class="tick{anchor}" x="{x}" y="{LOW - 8}">{text}</text>')
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {LOW}" role="img" aria-label="{escape(label)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    return _svg(parts, LOW, label)
 
 
-def _grid(top: float, up: _Scale) -> str:
+def _grid(top: float, up: _Scale, form: Callable[[float], str]) -> str:
     lines = []
     for part in range(4):
         size = top / 1.06 * part / 3
         y = float(up(np.array(size)))
         lines.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="tick end" x="{_LEFT - 8}" y="{y + 4:.1f}">{size_text(size)}</text>'
+            f'<text class="tick end" x="{_LEFT - 8}" y="{y + 4:.1f}">{form(size)}</text>'
         )
     return "".join(lines)
 
 
-def _time_axis(within: TimeRange, across: _Scale) -> str:
+def _time_axis(within: TimeRange, across: _Scale, height: int) -> str:
     span = within.until_unix_s - within.since_unix_s
     step = next((step for step in _TICKS if span / step <= 8), _TICKS[-1])
     form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86400 else "%b %d"
@@ -167,7 +204,7 @@ def _time_axis(within: TimeRange, across: _Scale) -> str:
     for unix_s in range(first, int(within.until_unix_s), step):
         x = float(across(np.array(float(unix_s))))
         text = time.strftime(form, time.gmtime(unix_s))
-        ticks.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - 8}">{text}</text>')
+        ticks.append(f'<text class="tick mid" x="{x:.1f}" y="{height - 8}">{text}</text>')
     return "".join(ticks)
 
 

@@ -7,7 +7,7 @@ what it calls or who calls it.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,10 +17,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
+from stanch.flame import (
+    FlameOptions,
+    FlameSource,
+    flame_graph,
+    flame_json,
+    speedscope_json,
+)
 from stanch.profile import (
+    Granularity,
     Profile,
     ProfileError,
+    Sample,
     call_graph,
     call_tree,
     callees,
@@ -28,19 +36,22 @@ from stanch.profile import (
     diff,
     encode,
     format_value,
+    require_same_types,
     sample_index,
 )
 from stanch.server.pages.errors import NotFoundError
+from stanch.server.pages.source import Sources
 from stanch.store.errors import StoreError
 from stanch.store.history import HEAP, History, Selection, TimeRange
 
 KINDS = {HEAP: "Live heap", "goroutine": "Goroutines", "thread": "Threads", "task": "Tasks"}
 VIEWS = {"": "all", "callees": "what it calls", "callers": "who calls it"}
 _MOST_LINES = 100
+_MARGIN_LINES = 4
 _MOST_TEXT = 300
 _NODE_FRACTION = 0.001
 _DAY_S = 86400.0
-_HOUR_S = 3600.0
+_LABELS_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +98,16 @@ class Asked:
 class Explorer:
     """The page of a profile and its download."""
 
-    def __init__(self, history: History, wall: Callable[[], float]) -> None:
+    def __init__(self, history: History, sources: Sources, wall: Callable[[], float]) -> None:
         self._history = history
+        self._sources = sources
         self._wall = wall
 
     def page(self, request: Request) -> tuple[str, dict[str, Any]]:
         """What is held, drawn and by function."""
         asked = Asked.of(request.path_params["service"], request.query_params)
-        new, base = self._profiles(asked)
+        new, base = self._profiles(asked, with_labels=False)
+        lines = function_lines(new, base, asked.function, self._sources) if asked.function else []
         shown = {"callees": callees, "callers": callers}.get(asked.view)
         if shown is not None and asked.function:
             new = shown(new, asked.function)
@@ -103,7 +116,7 @@ class Explorer:
         source = FlameSource(asked.service, new, asked.base or asked.service, base)
         search = "" if asked.view else quoted(asked.function)
         options = FlameOptions(node_fraction=_NODE_FRACTION)
-        within = TimeRange(at_s - _HOUR_S, at_s + 1)
+        within = TimeRange(at_s - _LABELS_S, at_s + 1)
         return "profile.html", {
             "asked": asked,
             "title": KINDS[asked.kind],
@@ -111,6 +124,7 @@ class Explorer:
             "base_s": seconds_of(asked.base_at, at_s),
             "flame": Markup(flame_graph(flame_json(source, options), search)),
             "table": _table(new, base),
+            "lines": lines,
             "kinds": KINDS,
             "views": VIEWS,
             "services": self._history.service_names(),
@@ -120,12 +134,16 @@ class Explorer:
         }
 
     async def download(self, request: Request) -> Response:
-        """The same as a pprof profile; of a comparison, the difference."""
+        """The same as a pprof profile, or for speedscope; of a comparison, the difference."""
         asked = Asked.of(request.path_params["service"], request.query_params)
+        is_speedscope = request.query_params.get("format") == "speedscope"
 
         def data() -> bytes:
-            new, base = self._profiles(asked)
-            return encode(diff(base, new) if base is not None else new)
+            new, base = self._profiles(asked, with_labels=not is_speedscope)
+            shown = diff(base, new) if base is not None else new
+            return (
+                speedscope_json(shown, asked.service).encode() if is_speedscope else encode(shown)
+            )
 
         try:
             body = await run_in_threadpool(data)
@@ -133,17 +151,28 @@ class Explorer:
             return PlainTextResponse(f"{error}\n", 404)
         except StoreError as error:
             return PlainTextResponse(f"{error}\n", 503)
-        headers = {"content-disposition": f'attachment; filename="{asked.kind}.pb.gz"'}
-        return Response(body, media_type="application/octet-stream", headers=headers)
+        ending, media_type = "pb.gz", "application/octet-stream"
+        if is_speedscope:
+            ending, media_type = "speedscope.json", "application/json"
+        headers = {"content-disposition": f'attachment; filename="{asked.kind}.{ending}"'}
+        return Response(body, media_type=media_type, headers=headers)
 
-    def _profiles(self, asked: Asked) -> tuple[Profile, Profile | None]:
+    def _profiles(self, asked: Asked, with_labels: bool = True) -> tuple[Profile, Profile | None]:
         """The profile asked for and its base. Raises NotFoundError."""
         at_s = seconds_of(asked.at, self._wall())
         key, _, value = asked.label.partition("=")
         labels = {key: value} if key and value else {}
         instances = (asked.instance,) if asked.instance else ()
         new = self._found(
-            Selection(asked.service, at_s, instances, asked.release, labels, asked.kind)
+            Selection(
+                asked.service,
+                at_s,
+                instances,
+                asked.release,
+                labels,
+                asked.kind,
+                with_labels=with_labels,
+            )
         )
         if not asked.compares:
             return new, None
@@ -156,6 +185,7 @@ class Explorer:
             asked.base_release,
             labels,
             asked.kind,
+            with_labels=with_labels,
         )
         return new, self._found(base)
 
@@ -173,7 +203,7 @@ def _table(new: Profile, base: Profile | None) -> list[dict[str, Any]]:
     """The largest functions: texts of flat, cum and share; with a base, how they changed."""
     try:
         index = sample_index(new, "")
-        shown = diff(base, new) if base is not None else new
+        shown = _grown(base, new) if base is not None else new
     except ProfileError as error:
         raise NotFoundError(f"These two cannot be compared: {error}.") from error
     unit = new.sample_types[index].unit
@@ -188,6 +218,51 @@ def _table(new: Profile, base: Profile | None) -> list[dict[str, Any]]:
         }
         for node in graph.nodes[:_MOST_LINES]
     ]
+
+
+def function_lines(
+    new: Profile, base: Profile | None, function: str, sources: Sources
+) -> list[dict[str, Any]]:
+    """The lines of a function by file: number, texts of flat and cum, and of the source, where it
+    is to be had; with a base, how they changed."""
+    index = sample_index(new, "")
+    unit = new.sample_types[index].unit
+    shown = _grown(base, new) if base is not None else new
+    through = (sample for sample in shown.samples if _is_through(sample, function))
+    shown = replace(shown, samples=tuple(through))
+    nodes = [
+        node
+        for node in call_graph(call_tree(shown, (index,), Granularity.LINES)).nodes
+        if node.frame.name == function and node.frame.line
+    ]
+    found = []
+    for file in sorted({node.frame.file for node in nodes}):
+        values = {node.frame.line: node for node in nodes if node.frame.file == file}
+        first, last = min(values) - _MARGIN_LINES, max(values) + _MARGIN_LINES
+        text = {line.number: line.text for line in sources.lines(file, first, last)}
+        numbers = sorted(values.keys() | text.keys())[:_MOST_LINES]
+        rows = [
+            {
+                "number": number,
+                "flat": format_value(values[number].flat, unit) if number in values else "",
+                "cum": format_value(values[number].cum, unit) if number in values else "",
+                "text": text.get(number, ""),
+            }
+            for number in numbers
+        ]
+        found.append({"file": file, "rows": rows, "has_text": bool(text)})
+    return found
+
+
+def _is_through(sample: Sample, function: str) -> bool:
+    return any(line.function.name == function for place in sample.locations for line in place.lines)
+
+
+def _grown(base: Profile, new: Profile) -> Profile:
+    """What grew, for a call tree, which adds up what is not merged."""
+    require_same_types(base, new)
+    less = (replace(each, values=tuple(-value for value in each.values)) for each in base.samples)
+    return replace(new, samples=(*new.samples, *less))
 
 
 def quoted(text: str) -> str:

@@ -1,6 +1,7 @@
 """The page of a finding: what it says, how it grew, what keeps it and what to do now."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -8,10 +9,12 @@ from starlette.requests import Request
 
 from stanch.detect import Finding, finding_facts, finding_title
 from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
+from stanch.profile import Profile
 from stanch.server.ledger import finding_of
 from stanch.server.pages.charts import Forecast, Mark, births_chart, memory_chart
 from stanch.server.pages.errors import NotFoundError
-from stanch.server.pages.explorer import quoted
+from stanch.server.pages.explorer import function_lines, quoted
+from stanch.server.pages.source import Sources
 from stanch.store.history import (
     FindingRow,
     History,
@@ -31,9 +34,13 @@ class FindingPage:
     """Reads what a finding is about from the history."""
 
     def __init__(
-        self, history: History, marks: Callable[[Sequence[LifeRow], TimeRange], list[Mark]]
+        self,
+        history: History,
+        sources: Sources,
+        marks: Callable[[Sequence[LifeRow], TimeRange], list[Mark]],
     ) -> None:
         self._history = history
+        self._sources = sources
         self._marks = marks
 
     def page(self, request: Request) -> tuple[str, dict[str, Any]]:
@@ -58,6 +65,7 @@ class FindingPage:
         )
         life = _life_of(finding, row, lives)
         is_refresh = "x-stanch-live" in request.headers
+        new, base = (None, None) if is_refresh else self._grown(row, life)
         return "finding.html", {
             "row": row,
             "one": finding,
@@ -68,7 +76,8 @@ class FindingPage:
             "names": sorted({one.life.instance for one in memory}),
             "at": int(row.last_unix_s) + 1,
             "births": self._births(finding, life),
-            "flame": None if is_refresh else self._growth(finding, row, life),
+            "flame": _flame(finding, life, new, base),
+            "lines": function_lines(new, base, finding.function, self._sources) if new else [],
             "life": life,
             "paths": _paths(row.retention),
         }
@@ -81,24 +90,32 @@ class FindingPage:
             return None
         return Markup(births_chart(births, f"bytes of {finding.function} by time of birth"))
 
-    def _growth(self, finding: Finding, row: FindingRow, life: LifeRow | None) -> Markup | None:
-        """The flame graph of what one life has come to hold."""
+    def _grown(
+        self, row: FindingRow, life: LifeRow | None
+    ) -> tuple[Profile | None, Profile | None]:
+        """What one life holds last, and what it held first."""
         if life is None:
-            return None
+            return None, None
         until_s = min(row.last_unix_s, life.end_unix_s) + 1
         took = self._history.profiles(
             row.service, TimeRange(life.start_unix_s, until_s), life.instance
         )
         taken = [one.unix_s for one in took if one.life == life.life and one.kind == "heap"]
         if not taken:
-            return None
-        new = self._history.profile(Selection(row.service, max(taken), (life.instance,)))
-        base = self._history.profile(Selection(row.service, min(taken), (life.instance,)))
-        if new is None:
-            return None
-        source = FlameSource(life.instance, new, "its start", base)
-        options = FlameOptions(node_fraction=_NODE_FRACTION)
-        return Markup(flame_graph(flame_json(source, options), quoted(finding.function)))
+            return None, None
+        one = Selection(row.service, max(taken), (life.instance,), with_labels=False)
+        new = self._history.profile(one)
+        return new, self._history.profile(replace(one, at_unix_s=min(taken)))
+
+
+def _flame(
+    finding: Finding, life: LifeRow | None, new: Profile | None, base: Profile | None
+) -> Markup | None:
+    if life is None or new is None:
+        return None
+    source = FlameSource(life.instance, new, "its start", base)
+    options = FlameOptions(node_fraction=_NODE_FRACTION)
+    return Markup(flame_graph(flame_json(source, options), quoted(finding.function)))
 
 
 def _life_of(finding: Finding, row: FindingRow, lives: Iterable[LifeRow]) -> LifeRow | None:
