@@ -26,6 +26,7 @@ from stanch.store.history import TargetRow
 from stanch.store.intake import IntakeBounds
 from stanch.store.sqlstore import Extra, SqlStore, open_store
 
+from .host.workplace import SERVICES
 from .spool import Said, follow
 
 MEMORY_BYTES = 768 * 1024 * 1024
@@ -37,7 +38,9 @@ def serve_spool(spool: Path, listener: socket.socket, stdin: BinaryIO) -> None:
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="store-", dir=spool.parent) as name:
         data = Path(name)
-        configuration = ServerConfiguration(data, listen="127.0.0.1:0", every_s=2.5)
+        configuration = ServerConfiguration(
+            data, listen="127.0.0.1:0", every_s=2.5, source=(SERVICES,)
+        )
         with open_store("chdb", data, bounds=BOUNDS, memory_bytes=MEMORY_BYTES) as store:
             application = make_application(store, Receiver(store, time.time), configuration, None)
             server = uvicorn.Server(http_settings(application, configuration))

@@ -59,7 +59,8 @@ class FindingPage:
         if forecast is not None:
             ahead_s = (until_s - seen.since_unix_s) * _MOST_AHEAD
             until_s = min(max(until_s, forecast.latest_unix_s), until_s + ahead_s)
-        within = TimeRange(seen.since_unix_s, until_s)
+        first_s = min((float(one.unix_s[0]) for one in memory), default=seen.since_unix_s)
+        within = TimeRange(max(seen.since_unix_s, first_s - 5), until_s)
         chart = memory_chart(
             memory, within, self._marks(lives, within), f"memory of {row.service}", forecast
         )
