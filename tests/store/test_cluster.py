@@ -16,9 +16,10 @@ from stanch.store.errors import StoreError
 from stanch.store.history import Selection, TimeRange
 from stanch.store.record import decode_record
 from stanch.store.rows import blocks, decode_payloads
-from stanch.store.schema import SAMPLES, Cluster
+from stanch.store.schema import SAMPLES, TABLES, Cluster
 from stanch.store.sqlstore import Taken, open_store
 from stanch.store.wal import read_segment
+from tests.cli.command import stanch
 from tests.store.clickhouse import CLUSTER, Node, three_nodes
 from tests.store.contract import NOW, check_store, go_looks, growing_looks
 from tests.store.looks import look
@@ -32,8 +33,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
     """Three nodes with the tables on each."""
     with three_nodes(tmp_path_factory.mktemp("nodes")) as started:
         urls = ",".join(node.url for node in started)
-        init_cluster(urls, Cluster(CLUSTER, replicated=False))
-        init_cluster(urls, Cluster(CLUSTER, replicated=False))
+        command = ["store", "init", "--cluster", CLUSTER, "--without-keeper", "--store", urls]
+        for _ in range(2):
+            assert stanch(*command).out.endswith(f"are in the cluster {CLUSTER}.\n")
         yield started
 
 
@@ -131,3 +133,29 @@ def test_a_killed_node(nodes: list[Node], tmp_path: Path) -> None:
             store.history.profiles(services[0], TimeRange(0, time.time()))
             store.history.service_names()
     assert list((tmp_path / "wal").glob("*.wal"))
+
+
+def test_the_statements_can_be_read_first() -> None:
+    """Replicated and on the whole cluster, unless it has no Keeper."""
+    shown = stanch("store", "init", "--cluster", "prod", "--print").out
+    assert shown.count("CREATE TABLE IF NOT EXISTS") == 2 * len(TABLES)
+    assert "ON CLUSTER 'prod'" in shown and "Replicated" in shown
+    alone = stanch("store", "init", "--cluster", "prod", "--print", "--without-keeper").out
+    assert "ON CLUSTER" not in alone and "Replicated" not in alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "--store is missing"),
+        (["--store", "ftp://h"], "is no address of a store"),
+        (["--store", "http://127.0.0.1:1"], "127.0.0.1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_sentence(
+    arguments: list[str], complaint: str
+) -> None:
+    """Exit code 2."""
+    outcome = stanch("store", "init", "--cluster", "c", *arguments)
+    assert (outcome.code, complaint in outcome.err) == (2, True)
+    assert len(outcome.err.splitlines()) == 1

@@ -23,6 +23,7 @@ from stanch.cli import (
     run,
     server,
     sidecar,
+    store,
     token,
     watch,
     why,
@@ -31,7 +32,7 @@ from stanch.cli.errors import CliError
 from stanch.version import __version__
 
 PARTS = (
-    *(run, attach, watch, server, push, token, alarms, deaths, recycles, sidecar, why),
+    *(run, attach, watch, server, push, token, store, alarms, deaths, recycles, sidecar, why),
     *(memory, report, autopsy, evaluate, demo),
 )
 
