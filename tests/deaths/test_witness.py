@@ -18,6 +18,7 @@ from stanch.cli.main import main
 from stanch.collect import Scrape, parse_target
 from stanch.collect.exposition import parse_exposition
 from stanch.deaths import Death, DeathWatch, Evidence
+from stanch.deaths.book import deaths
 from stanch.deaths.witness import _start_unix
 from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.ports import free_addresses
@@ -152,6 +153,16 @@ def test_a_worker_killed_by_the_kernel_is_an_oom_with_its_line(
         host.step()
         assert not host.ask(60_000)
         death = host.next_death()
+        # Who started the host ends what is left of it: that is no second death.
+        os.killpg(host.process.pid, signal.SIGKILL)
+        host.process.wait(30)
+        watched = host.chronicle._deaths._watched
+        host.until(lambda: host.step().deaths == () and not watched)
+        with Journal(tmp_path / "data") as journal, journal.read() as transaction:
+            ((_, kept),) = deaths(transaction)
+    assert set(kept.pids) > set(death.pids)
+    assert host.process.pid in kept.pids
+    assert replace(kept, pids=death.pids) == death
     assert (death.cause, death.sure) == ("oom", True)
     assert (death.service, death.instance) == ("shop", "shop-1")
     assert len(death.pids) == 1

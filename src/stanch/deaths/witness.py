@@ -10,8 +10,9 @@ down as ended unseen.
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeGuard
 
 from stanch.collect import Scrape, Target
 from stanch.collect.procfs import start_ticks
@@ -37,6 +38,8 @@ EXPECTED_S = 180.0
 _SAME_START_S = 3.0
 _MOST_TARGETS = 1000
 _OOM_KILLS = "stanch_memory_oom_kills_total"
+_AFTERMATH_S = 30.0
+"""Who ends a container after the kernel has killed one of its processes does so within this."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class _Watched:
     group: MemoryGroup | None = None
     oom_kills: int | None = None
     forecast: Forecast | None = None
+    oom_death: Death | None = None
 
 
 class DeathWatch:
@@ -277,6 +281,11 @@ class DeathWatch:
             forecast=watched.forecast,
             container=container,
         )
+        if is_whole and not clean and _is_aftermath(watched.oom_death, when):
+            # A look came between the kill of one process and the end of the others by whoever
+            # started them: that is one death, of which the killed one tells.
+            self._watched.pop(target, None)
+            return self._add_to(watched.oom_death, death)
         if autopsy is not None:
             death = with_autopsy(death, autopsy, source, when - taken_unix)
         if is_whole:
@@ -285,7 +294,12 @@ class DeathWatch:
             watched.forecast = None
             for process in ended:
                 watched.processes.pop(process.pid, None)
+            watched.oom_death = death if death.cause == "oom" else None
         return self._write(death, autopsy)
+
+    def _add_to(self, known: Death, rest: Death) -> Death:
+        with self._journal.write() as transaction:
+            return record(transaction, replace(rest, key=known.key))
 
     def _write(self, death: Death, autopsy: Autopsy | None) -> Death:
         profile = autopsy.profile if autopsy is not None else None
@@ -410,6 +424,10 @@ def _start_unix(pid: int, root: Path) -> float | None:
     except (OSError, AttributeError):
         return None
     return None if ticks is None else time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _is_aftermath(oom_death: Death | None, when_unix: float) -> TypeGuard[Death]:
+    return oom_death is not None and abs(when_unix - oom_death.died_unix) <= _AFTERMATH_S
 
 
 def _near_limit(memory: float | None, rise: float, limit: float | None) -> bool | None:
