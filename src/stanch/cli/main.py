@@ -16,6 +16,7 @@ from stanch.cli import (
     deaths,
     demo,
     evaluate,
+    export,
     memory,
     push,
     recycles,
@@ -32,7 +33,21 @@ from stanch.cli.errors import CliError
 from stanch.version import __version__
 
 PARTS = (
-    *(run, attach, watch, server, push, token, store, alarms, deaths, recycles, sidecar, why),
+    *(
+        run,
+        attach,
+        watch,
+        server,
+        push,
+        export,
+        token,
+        store,
+        alarms,
+        deaths,
+        recycles,
+        sidecar,
+        why,
+    ),
     *(memory, report, autopsy, evaluate, demo),
 )
 
