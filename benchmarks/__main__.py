@@ -19,7 +19,7 @@ BENCHMARKS = (
     ("retention",),
 )
 # These take many minutes or packages of their own: by name only.
-ON_REQUEST = {"native_cpu", "peers", "retention_aiohttp", "retention_soak"}
+ON_REQUEST = {"pages", "native_cpu", "peers", "retention_aiohttp", "retention_soak"}
 
 
 def main() -> int:

@@ -5,10 +5,20 @@ numpy has them on the machines that Stanch runs on.
 Format: https://clickhouse.com/docs/interfaces/formats/Native
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+DICTIONARY = "LowCardinality(String)"
+"""The type of a column made by `dictionary`."""
+_LOW_CARDINALITY_VERSION = 1
+_ADDITIONAL_KEYS = 0x600
+"""The keys come with the block, and no others are known."""
+_MOST_KEYS = (2**8, 2**16, 2**32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,17 @@ def text(value: str | bytes) -> bytes:
 def texts(values: Iterable[str | bytes]) -> bytes:
     """The values of a String column."""
     return b"".join(map(text, values))
+
+
+def dictionary(values: Sequence[str | bytes], at: NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """The values of a LowCardinality(String) column: of each row its position in `values`.
+
+    A fifth of the bytes of a String column, and the engine need not look every value up.
+    """
+    size = next(number for number, most in enumerate(_MOST_KEYS) if len(values) <= most)
+    keys = struct.pack("<3Q", _LOW_CARDINALITY_VERSION, _ADDITIONAL_KEYS | size, len(values))
+    rows = struct.pack("<Q", at.size) + at.astype(f"<u{1 << size}").tobytes()
+    return b"".join((keys, texts(values), rows))
 
 
 def integers(values: Iterable[int], kind: str) -> bytes:

@@ -5,10 +5,20 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stanch.profile import Limits, ProfileError
 from stanch.profile.inflate import inflate, recognise
-from stanch.store.block import Column, block, floats, integers, list_ends, text, texts
+from stanch.store.block import (
+    DICTIONARY,
+    Column,
+    block,
+    dictionary,
+    floats,
+    integers,
+    list_ends,
+    texts,
+)
 from stanch.store.decoder import Decoded, digest
 from stanch.store.history import HEAP
 from stanch.store.record import Record
@@ -167,8 +177,11 @@ def label_pairs(text_of_labels: str) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in parts)
 
 
-def _table(table: Table, rows: int, data: Sequence[bytes]) -> bytes:
-    types = native_types(table)
+def _table(
+    table: Table, rows: int, data: Sequence[bytes], dictionaries: Sequence[str] = ()
+) -> bytes:
+    """dictionaries: the columns that `dictionary` has made."""
+    types = native_types(table) | dict.fromkeys(dictionaries, DICTIONARY)
     columns = [
         Column(name, types[name], column)
         for (name, _), column in zip(table.columns, data, strict=True)
@@ -257,17 +270,15 @@ def _samples(batch: Sequence[Decoding]) -> bytes | None:
     ]
     if not pieces:
         return None
-    kinds: list[bytes] = []
-    labels: list[bytes] = []
-    for _, kind, rows in pieces:
-        kind_texts, label_texts = _label_texts(kind, rows)
-        if len(label_texts) == 1:
-            kinds.append(kind_texts[0] * rows.count)
-            labels.append(label_texts[0] * rows.count)
-        else:
-            of_row = np.frombuffer(rows.labels, np.uint32).tolist()
-            kinds.append(b"".join([kind_texts[number] for number in of_row]))
-            labels.append(b"".join([label_texts[number] for number in of_row]))
+    # Names are told once, and each row has the position of its own.
+    services, instances, kinds, labels = _Names(), _Names(), _Names(), _Names()
+    for record, kind, rows in pieces:
+        services.repeat(record.service, rows.count)
+        instances.repeat(record.instance, rows.count)
+        kind_names, label_names = _label_texts(kind, rows)
+        of_row = np.frombuffer(rows.labels, np.uint32)
+        kinds.choose(kind_names, of_row)
+        labels.choose(label_names, of_row)
     ends = _joined_ends(rows for _, _, rows in pieces)
     times = [np.full(rows.count, record.unix_ms, np.int64).tobytes() for record, _, rows in pieces]
     lives = [np.full(rows.count, record.life, np.uint64).tobytes() for record, _, rows in pieces]
@@ -275,13 +286,13 @@ def _samples(batch: Sequence[Decoding]) -> bytes | None:
         SAMPLES,
         sum(rows.count for _, _, rows in pieces),
         [
-            b"".join(text(record.service) * rows.count for record, _, rows in pieces),
-            b"".join(text(record.instance) * rows.count for record, _, rows in pieces),
+            services.column(),
+            instances.column(),
             b"".join(lives),
             b"".join(times),
-            b"".join(kinds),
+            kinds.column(),
             b"".join(rows.stacks for _, _, rows in pieces),
-            b"".join(labels),
+            labels.column(),
             b"".join(rows.alloc_objects for _, _, rows in pieces),
             b"".join(rows.alloc_bytes for _, _, rows in pieces),
             b"".join(rows.live_objects for _, _, rows in pieces),
@@ -289,11 +300,35 @@ def _samples(batch: Sequence[Decoding]) -> bytes | None:
             ends + b"".join(rows.birth_s for _, _, rows in pieces),
             ends + b"".join(rows.birth_bytes for _, _, rows in pieces),
         ],
+        dictionaries=("service", "instance", "kind", "labels"),
     )
 
 
-def _label_texts(kind: str, rows: Rows) -> tuple[list[bytes], list[bytes]]:
-    """For each set of labels the kind and the labels of its rows, as values of a column."""
+class _Names:
+    """A column of names of which most rows have the same few."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, int] = {}
+        self._rows: list[NDArray[np.uint32]] = []
+
+    def repeat(self, name: str, count: int) -> None:
+        """Add rows that all have one name."""
+        self._rows.append(np.full(count, self._position(name), np.uint32))
+
+    def choose(self, names: Sequence[str], at: NDArray[np.uint32]) -> None:
+        """Add rows, each with one of the names."""
+        positions = np.array([self._position(name) for name in names], np.uint32)
+        self._rows.append(positions[at])
+
+    def column(self) -> bytes:
+        return dictionary([*self._positions], np.concatenate(self._rows))
+
+    def _position(self, name: str) -> int:
+        return self._positions.setdefault(name, len(self._positions))
+
+
+def _label_texts(kind: str, rows: Rows) -> tuple[list[str], list[str]]:
+    """For each set of labels the kind and the labels of its rows."""
     kinds, labels = [], []
     for pairs in rows.label_sets:
         own = kind
@@ -301,8 +336,8 @@ def _label_texts(kind: str, rows: Rows) -> tuple[list[bytes], list[bytes]]:
             named = dict(pairs).get("kind", "")
             own = named if named in ("thread", "task") else kind
             pairs = [pair for pair in pairs if pair[0] != "kind"]
-        kinds.append(text(own))
-        labels.append(text(label_text(pairs)))
+        kinds.append(own)
+        labels.append(label_text(pairs))
     return kinds, labels
 
 
