@@ -71,8 +71,7 @@ def is_library(frame: Frame) -> bool:
         return True
     if _is_go(frame):
         return bool(_GO_FOREIGN.search(frame.file))
-    foreign = (_INSTALLED, _AGENT, _ENTRY_SCRIPT)
-    return any(pattern.search(frame.file) for pattern in foreign)
+    return _is_foreign_file(frame.file)
 
 
 def _is_stdlib(frame: Frame) -> bool:
@@ -83,7 +82,18 @@ def _is_stdlib(frame: Frame) -> bool:
         return (first if slash else first.partition(".")[0]) in _GO_STDLIB
     if not frame.file or frame.file.startswith("<") or is_native(frame):
         return True
-    return bool(_PYTHON_STDLIB.search(frame.file))
+    return _is_stdlib_file(frame.file)
+
+
+# A service has many lines in few files.
+@lru_cache(maxsize=65_536)
+def _is_foreign_file(file: str) -> bool:
+    return any(pattern.search(file) for pattern in (_INSTALLED, _AGENT, _ENTRY_SCRIPT))
+
+
+@lru_cache(maxsize=65_536)
+def _is_stdlib_file(file: str) -> bool:
+    return bool(_PYTHON_STDLIB.search(file))
 
 
 def _is_go(frame: Frame) -> bool:

@@ -59,6 +59,9 @@ class Envelope:
     def relation(self, cause: Cause, life: LifeSeries) -> Earlier:
         """How the growth of a cause in a running life relates to the earlier ones."""
         level, age_s = cause.growth.level, float(life.time_s[-1])
+        if cause.place == NATIVE:
+            # What was there at the start is none of it; the curves are above their lowest too.
+            level = min(level, cause.growth.grown_until_now)
         room_for_noise = cause.bound if not cause.is_count else 0.0
         curves = [self._curve(number, cause) for number in range(len(self._past))]
         plateaus = [one for one in curves if one.settled and one.reach > _LITTLE * level]
@@ -67,7 +70,9 @@ class Envelope:
             return Earlier("known", len(plateaus), highest, plateaus[-1].release)
         telling = [one for one in curves if one.time_s[-1] >= _AS_OLD * age_s]
         if not telling:
-            return Earlier("untold")
+            # What ended before was on the same way: that is no news, and no plateau either.
+            alike = [one for one in curves if one.reach > level * one.time_s[-1] / age_s / 2]
+            return Earlier("untold", len(alike), max((one.reach for one in alike), default=0.0))
         then = max(float(np.interp(age_s, one.time_s, one.level)) for one in telling)
         then = max(then, highest)
         if level <= 2 * then + room_for_noise:

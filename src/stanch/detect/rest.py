@@ -24,8 +24,9 @@ def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
     """RSS that the runtime's own memory does not explain, in bytes: (looks,).
 
     For Go that is what it holds from the system. For Python it is the live heap times what
-    allocators add at most; its highest value so far counts, for memory that was once freed need
-    not have gone back to the system. NaN where unknown.
+    allocators add at most. Memory that was once freed need not have gone back to the system, so the
+    highest of it so far counts, less what RSS has fallen since its own highest: what did go back is
+    no growth when it is taken anew. NaN where unknown.
     """
     runtime = life.runtime_bytes
     if life.language == "go":
@@ -37,7 +38,8 @@ def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
             # What allocators hold free is known here, so nothing needs to be allowed for it twice.
             live = np.nan_to_num(life.heap_bytes, nan=0.0)
             explained = np.fmax(explained, live + _known_from_then_on(life.slack_bytes))
-    return life.rss_bytes - np.fmax.accumulate(explained)
+    highest = np.fmax.accumulate(life.rss_bytes) - np.fmax.accumulate(explained)
+    return np.asarray(np.minimum(life.rss_bytes - explained, highest))
 
 
 def _known_from_then_on(values: Floats) -> Floats:

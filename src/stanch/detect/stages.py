@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stanch.detect.cause import Cause, Earlier
+from stanch.detect.cause import NATIVE, Cause, Earlier
 from stanch.detect.envelope import Envelope
 from stanch.detect.finding import LEAKS, Kind, Stage
 from stanch.detect.groups import Place
@@ -61,12 +61,7 @@ def staged(
     """The cause with its stage and the evidence beside its own growth."""
     if not (cause.leaks and cause.kind in LEAKS):
         return cause
-    cause = replace(
-        cause,
-        repeats=any((cause.kind, place) in known.died_of for place in cause.places),
-        holder=known.holder(cause),
-        earlier=known.envelope.relation(cause, life) if known.envelope else Earlier("untold"),
-    )
+    cause = _with_evidence(cause, life, known)
     growth = cause.growth
     watched = (
         is_dying
@@ -77,7 +72,9 @@ def staged(
     )
     if not watched:
         return cause
-    needed = needed_share(cause, room.left_bytes, settings)
+    needed = needed_share(
+        cause, room.left_bytes, settings, is_unseen=_is_unseen(cause, life, settings)
+    )
     if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
         needed = settings.confirmed
     stage: Stage = "suspect"
@@ -88,10 +85,32 @@ def staged(
     return replace(cause, stage=stage)
 
 
-def needed_share(cause: Cause, left_bytes: float, settings: Settings) -> float:
+def is_cleared(
+    cause: Cause, life: LifeSeries, room: Room, known: Known, settings: Settings
+) -> bool:
+    """Whether a growth is known to be no leak, by its look or by what is known beside it."""
+    if not (cause.leaks and cause.kind in LEAKS):
+        return True
+    known_cause = _with_evidence(cause, life, known)
+    return needed_share(known_cause, room.left_bytes, settings) == NEVER
+
+
+def _with_evidence(cause: Cause, life: LifeSeries, known: Known) -> Cause:
+    return replace(
+        cause,
+        repeats=any((cause.kind, place) in known.died_of for place in cause.places),
+        holder=known.holder(cause),
+        earlier=known.envelope.relation(cause, life) if known.envelope else Earlier("untold"),
+    )
+
+
+def needed_share(
+    cause: Cause, left_bytes: float, settings: Settings, *, is_unseen: bool = False
+) -> float:
     """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
 
-    left_bytes: what is left below the limit now.
+    left_bytes: what is left below the limit now. is_unseen: whether it goes straight up and no
+    retention search can tell what holds it.
     """
     if cause.repeats:
         return 0.0
@@ -100,13 +119,41 @@ def needed_share(cause: Cause, left_bytes: float, settings: Settings) -> float:
     if cause.earlier.relation == "known":
         return NEVER
     needed = settings.confirmed
+    # Earlier lives that grew alike lived on: then it is not as rare as that.
+    if is_unseen and cause.earlier.lives == 0:
+        needed = settings.unseen
     if cause.earlier.relation in ("new", "steeper"):
-        needed = settings.changed
-    if cause.holder is not None and cause.holder.behaviour in ("endless", "lost"):
-        needed = settings.held_for_good
-    elif cause.holder is not None and cause.holder.behaviour == "unbounded":
-        needed = min(needed, settings.held)
+        needed = min(needed, settings.changed)
+    match cause.holder.behaviour if cause.holder is not None else "unknown":
+        case "endless" | "lost":
+            return settings.held_for_good
+        case "never emptied":
+            return min(needed, settings.never_emptied)
+        case "unbounded":
+            return min(needed, settings.held)
+        case "maybe bounded":
+            return settings.confirmed
     return needed
+
+
+def _is_unseen(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
+    """Whether nobody can look what holds it, and memory, which is exact, does not slow at all.
+
+    A cache that is asked for keys again fills ever more slowly, long before it is full.
+    """
+    if life.births is not None and not (cause.is_count or cause.place == NATIVE):
+        return False
+    growth = cause.growth
+    known = np.isfinite(life.memory_bytes)
+    at = np.linspace(growth.onset_s, growth.now_s, 4)
+    if known.sum() < 4:
+        return False
+    paces = np.diff(np.interp(at, life.time_s[known], life.memory_bytes[known]))
+    if growth.requests_per_s is not None and min(growth.requests_per_s) > 0:
+        paces = paces / np.array(growth.requests_per_s)
+    # The first third has the rubbish of a start in it.
+    _, middle, last = paces.tolist()
+    return bool(last >= settings.straight * middle > 0)
 
 
 def _will_be_full(cause: Cause, holder: Holder, left_bytes: float) -> bool:
