@@ -111,7 +111,7 @@ _NATIVE_NAMES = ("hold_text", "_native")
 PACKAGES: dict[str, tuple[Tick, Tick, tuple[str, ...]]] = {
     "multidict 6.3.1": (read_headers, read_headers, ("read_headers",)),
     "ujson 2.0.2": (answer_json, answer_json, ("answer_json",)),
-    "aiohttp 3.10.10": (ask_missing, ask_missing, ("_build_middlewares", "Shop.serve.<locals>")),
+    "aiohttp 3.10.10": (ask_missing, ask_missing, ("_build_middlewares", "Application._handle")),
     "c reference": (hold_text, borrow_text, _NATIVE_NAMES),
     "c list": (parse_document, parse_and_free, ("parse_document", "")),
 }

@@ -181,7 +181,7 @@ def _note(one: Played, finding: Any, now_s: float) -> None:
     exact = any(
         name == finding.function or (name and any(name in text for text in named)) for name in right
     )
-    if exact or (right and finding.function == ALLOCATES):
+    if exact or (right and finding.function.rpartition(".")[2] == ALLOCATES):
         if one.named_s is None:
             one.named_s, one.kind = now_s, finding.kind
         # What holds it may be found a look later; the finding then names it from there on.

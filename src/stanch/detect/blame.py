@@ -3,6 +3,7 @@
 Library code is the standard library, installed packages, frozen and generated code, the agent
 itself; for Go the standard library, the module cache and vendored packages. When a stack has no
 frame of its own at all, the innermost one outside the standard library is taken, else the leaf.
+What started an event loop has not asked for what the loop runs: frames above the loop don't count.
 
 Native frames, which the stacks of native memory begin with, are never blamed where there is a line
 that called them; `taken_by` names the one that took the memory.
@@ -38,8 +39,16 @@ def blamed(stack: Stack) -> Frame:
     for frame in stack:
         if not is_library(frame):
             return frame
+        if is_dispatch(frame):
+            break
     foreign = next((frame for frame in stack if not _is_stdlib(frame)), None)
     return foreign or taken_by(stack) or stack[0]
+
+
+@lru_cache(maxsize=65_536)
+def is_dispatch(frame: Frame) -> bool:
+    """Whether an event loop calls from here what others have handed to it."""
+    return frame.function == "Handle._run" and frame.file.endswith("asyncio/events.py")
 
 
 def is_native(frame: Frame) -> bool:

@@ -32,7 +32,8 @@ class Settings:
     jointly: causes of one request path, taken together, must have taken so many times that share.
     unseen: likewise, where nobody can look what holds it (native memory, Go, counts): an even
     filling of more than this, in the first life of a service, is rarer than what is allowed.
-    straight: and where the newest third of it has at least this share of the pace of the middle.
+    straight: what does not slow has at least this share of the middle third's pace in the newest;
+    what slows a little needs `confirmed` all the same, unless something speaks for a leak.
     held: likewise, when a retention search found a container without a bound to keep it.
     never_emptied: likewise, when no code of the program takes anything out of that container; it
     may yet be a table that is loaded once. held_for_good: likewise, when what keeps it never lets

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stanch.detect.cause import NATIVE, Cause, Earlier
+from stanch.detect.cause import Cause, Earlier
 from stanch.detect.envelope import Envelope
 from stanch.detect.finding import LEAKS, Kind, Stage
 from stanch.detect.groups import Place
@@ -20,6 +20,9 @@ from stanch.detect.settings import Settings
 from stanch.store.series import LifeSeries
 
 _RECENT_LOOKS = 3
+
+_MOSTLY = 0.6
+"""A cause is most of what grows when it makes up this share of the growth of memory."""
 
 NEVER = math.inf
 
@@ -73,7 +76,11 @@ def staged(
     if not watched:
         return cause
     needed = needed_share(
-        cause, room.left_bytes, settings, is_unseen=_is_unseen(cause, life, settings)
+        cause,
+        room.left_bytes,
+        settings,
+        is_straight=_is_straight(cause, life, settings),
+        is_unseen=life.births is None or cause.is_count or cause.kind == "native leak",
     )
     if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
         needed = settings.confirmed
@@ -105,12 +112,17 @@ def _with_evidence(cause: Cause, life: LifeSeries, known: Known) -> Cause:
 
 
 def needed_share(
-    cause: Cause, left_bytes: float, settings: Settings, *, is_unseen: bool = False
+    cause: Cause,
+    left_bytes: float,
+    settings: Settings,
+    *,
+    is_straight: bool = True,
+    is_unseen: bool = False,
 ) -> float:
     """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
 
-    left_bytes: what is left below the limit now. is_unseen: whether it goes straight up and no
-    retention search can tell what holds it.
+    left_bytes: what is left below the limit now. is_straight: whether it does not slow at all.
+    is_unseen: whether no retention search can tell what holds it.
     """
     if cause.repeats:
         return 0.0
@@ -120,40 +132,48 @@ def needed_share(
         return NEVER
     needed = settings.confirmed
     # Earlier lives that grew alike lived on: then it is not as rare as that.
-    if is_unseen and cause.earlier.lives == 0:
+    if is_unseen and is_straight and cause.earlier.lives == 0:
         needed = settings.unseen
     if cause.earlier.relation in ("new", "steeper"):
         needed = min(needed, settings.changed)
     match cause.holder.behaviour if cause.holder is not None else "unknown":
         case "endless" | "lost":
             return settings.held_for_good
-        case "never emptied":
+        case "never emptied" if is_straight:
             return min(needed, settings.never_emptied)
-        case "unbounded":
+        case "unbounded" if is_straight:
             return min(needed, settings.held)
         case "maybe bounded":
             return settings.confirmed
     return needed
 
 
-def _is_unseen(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
-    """Whether nobody can look what holds it, and memory, which is exact, does not slow at all.
+def _is_straight(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
+    """Whether the growth does not slow at all: its newest third against the middle one.
 
-    A cache that is asked for keys again fills ever more slowly, long before it is full.
+    A cache that is asked for keys again fills ever more slowly, long before it is full. Memory
+    tells it best, for it is exact; not where others grow as much, nor of Go, whose collector takes
+    memory in leaps.
     """
-    if life.births is not None and not (cause.is_count or cause.place == NATIVE):
-        return False
     growth = cause.growth
-    known = np.isfinite(life.memory_bytes)
-    at = np.linspace(growth.onset_s, growth.now_s, 4)
-    if known.sum() < 4:
-        return False
-    paces = np.diff(np.interp(at, life.time_s[known], life.memory_bytes[known]))
+    since = memory_since(life, growth.onset_s)
+    own = growth.rates
+    if (
+        life.language != "go"
+        and since is not None
+        and (cause.is_count or growth.grown_until_now > _MOSTLY * since)
+    ):
+        known = np.isfinite(life.memory_bytes)
+        at = np.linspace(growth.onset_s, growth.now_s, 4)
+        memory = np.interp(at, life.time_s[known], life.memory_bytes[known])
+        first, middle, last = np.diff(memory).tolist()
+        own = (first, middle, last)
     if growth.requests_per_s is not None and min(growth.requests_per_s) > 0:
-        paces = paces / np.array(growth.requests_per_s)
+        pairs = zip(own, growth.requests_per_s, strict=True)
+        first, middle, last = (pace / requests for pace, requests in pairs)
+        own = (first, middle, last)
     # The first third has the rubbish of a start in it.
-    _, middle, last = paces.tolist()
-    return bool(last >= settings.straight * middle > 0)
+    return own[2] >= settings.straight * own[1] > 0
 
 
 def _will_be_full(cause: Cause, holder: Holder, left_bytes: float) -> bool:
