@@ -32,7 +32,8 @@ def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
     if life.language == "go":
         explained = runtime
     else:
-        explained = np.nan_to_num(life.heap_bytes, nan=0.0) * settings.overhead
+        # A heap below nothing explains nothing, and makes no memory either.
+        explained = np.maximum(np.nan_to_num(life.heap_bytes, nan=0.0), 0.0) * settings.overhead
         explained = np.where(np.isfinite(life.heap_bytes).any(), explained, np.nan)
         if life.slack_bytes is not None and np.isfinite(life.slack_bytes).any():
             # What allocators hold free is known here, so nothing needs to be allowed for it twice.
@@ -86,7 +87,7 @@ def native_cause(
         return None
     # The sampled heap is drawn anew as it turns over: its error is that of its level.
     heap = float(np.nan_to_num(life.heap_bytes[-1])) if life.language != "go" else 0.0
-    noise = 4.0 * settings.overhead * math.sqrt(life.period_bytes * heap)
+    noise = 4.0 * settings.overhead * math.sqrt(life.period_bytes * max(heap, 0.0))
     shape = shape_of(growth, settings)
     return Cause(
         kind="native leak" if shape == "steady" else "warm-up",

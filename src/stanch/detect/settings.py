@@ -32,8 +32,9 @@ class Settings:
     jointly: causes of one request path, taken together, must have taken so many times that share.
     unseen: likewise, where nobody can look what holds it (native memory, Go, counts): an even
     filling of more than this, in the first life of a service, is rarer than what is allowed.
-    straight: what does not slow has at least this share of the middle third's pace in the newest;
-    what slows a little needs `confirmed` all the same, unless something speaks for a leak.
+    straight: and whose newest third has at least this share of the pace of the middle one: what
+    slows a little may be a cache. straight_held: likewise of what a container without a bound
+    keeps, with more room for noise as the container speaks too.
     held: likewise, when a retention search found a container without a bound to keep it.
     never_emptied: likewise, when no code of the program takes anything out of that container; it
     may yet be a table that is loaded once. held_for_good: likewise, when what keeps it never lets
@@ -67,6 +68,7 @@ class Settings:
     jointly: float = 1.2
     unseen: float = 0.21
     straight: float = 0.93
+    straight_held: float = 0.85
     held: float = 0.2
     never_emptied: float = 0.18
     held_for_good: float = 0.08

@@ -79,8 +79,8 @@ def staged(
         cause,
         room.left_bytes,
         settings,
-        is_straight=_is_straight(cause, life, settings),
-        is_unseen=life.births is None or cause.is_count or cause.kind == "native leak",
+        straight=_straightness(cause, life),
+        is_unseen=cause.is_count or cause.kind == "native leak",
     )
     if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
         needed = settings.confirmed
@@ -116,12 +116,13 @@ def needed_share(
     left_bytes: float,
     settings: Settings,
     *,
-    is_straight: bool = True,
+    straight: float = 1.0,
     is_unseen: bool = False,
 ) -> float:
     """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
 
-    left_bytes: what is left below the limit now. is_straight: whether it does not slow at all.
+    left_bytes: what is left below the limit now. straight: the pace of its newest third as a
+    share of the middle one's.
     is_unseen: whether no retention search can tell what holds it.
     """
     if cause.repeats:
@@ -131,25 +132,27 @@ def needed_share(
     if cause.earlier.relation == "known":
         return NEVER
     needed = settings.confirmed
-    # Earlier lives that grew alike lived on: then it is not as rare as that.
-    if is_unseen and is_straight and cause.earlier.lives == 0:
+    # Earlier lives that grew alike lived on, so it is no news; else it is as rare as that.
+    grew_alike = cause.earlier.relation == "untold" and cause.earlier.lives > 0
+    if is_unseen and straight >= settings.straight and not grew_alike:
         needed = settings.unseen
     if cause.earlier.relation in ("new", "steeper"):
         needed = min(needed, settings.changed)
+    is_even = straight >= settings.straight_held and not grew_alike
     match cause.holder.behaviour if cause.holder is not None else "unknown":
         case "endless" | "lost":
             return settings.held_for_good
-        case "never emptied" if is_straight:
+        case "never emptied" if is_even:
             return min(needed, settings.never_emptied)
-        case "unbounded" if is_straight:
+        case "unbounded" if is_even:
             return min(needed, settings.held)
         case "maybe bounded":
             return settings.confirmed
     return needed
 
 
-def _is_straight(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
-    """Whether the growth does not slow at all: its newest third against the middle one.
+def _straightness(cause: Cause, life: LifeSeries) -> float:
+    """The pace of the newest third of a growth as a share of the middle one's.
 
     A cache that is asked for keys again fills ever more slowly, long before it is full. Memory
     tells it best, for it is exact; not where others grow as much, nor of Go, whose collector takes
@@ -173,7 +176,7 @@ def _is_straight(cause: Cause, life: LifeSeries, settings: Settings) -> bool:
         first, middle, last = (pace / requests for pace, requests in pairs)
         own = (first, middle, last)
     # The first third has the rubbish of a start in it.
-    return own[2] >= settings.straight * own[1] > 0
+    return own[2] / own[1] if own[1] > 0 else 0.0
 
 
 def _will_be_full(cause: Cause, holder: Holder, left_bytes: float) -> bool:
