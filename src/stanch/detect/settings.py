@@ -30,10 +30,10 @@ class Settings:
     as a share of that room, that is surely not accused, and the share of a life that passes
     before a leak is.
     jointly: causes of one request path, taken together, must have taken so many times that share.
-    unseen: likewise, where nobody can look what holds it (native memory, Go, counts): an even
+    unseen: likewise, of native memory and counts, of which nobody can tell what holds them: an even
     filling of more than this, in the first life of a service, is rarer than what is allowed.
     straight: and whose newest third has at least this share of the pace of the middle one: what
-    slows a little may be a cache. straight_held: likewise of what a container without a bound
+    slows a little may be a pool. straight_held: likewise of what a container without a bound
     keeps, with more room for noise as the container speaks too.
     held: likewise, when a retention search found a container without a bound to keep it.
     never_emptied: likewise, when no code of the program takes anything out of that container; it
