@@ -36,9 +36,10 @@ class Settings:
     slows a little may be a pool. straight_held: likewise of what a container without a bound
     keeps, with more room for noise as the container speaks too.
     held: likewise, when a retention search found a container without a bound to keep it.
-    never_emptied: likewise, when no code of the program takes anything out of that container; it
-    may yet be a table that is loaded once. held_for_good: likewise, when what keeps it never lets
-    go: a cache that was made without a bound, or a reference that nobody has any more.
+    emptied: likewise, when some code takes entries out of it, but has not begun to: more than most
+    tables hold whose entries expire. never_emptied: likewise, when no code of the program takes
+    anything out; it may yet be a table that is loaded once. held_for_good: likewise, when what
+    keeps it never lets go: a cache that was made without a bound, or a reference that nobody has.
     changed: likewise, when it is new or steeper than in earlier lives.
     inspected: from this share of the room on a suspect is worth a retention search.
     overhead: bytes of memory per byte of sampled live heap, at most (allocator, rounding).
@@ -70,6 +71,7 @@ class Settings:
     straight: float = 0.93
     straight_held: float = 0.85
     held: float = 0.2
+    emptied: float = 0.3
     never_emptied: float = 0.18
     held_for_good: float = 0.08
     changed: float = 0.2

@@ -146,6 +146,8 @@ def needed_share(
             return min(needed, settings.never_emptied)
         case "unbounded" if is_even:
             return min(needed, settings.held)
+        case "emptied" if is_even:
+            return min(needed, settings.emptied)
         case "maybe bounded":
             return settings.confirmed
     return needed
