@@ -1,6 +1,7 @@
-"""Leaks of real kinds, small. `tick` serves one request and keeps or drops about SIZE bytes.
+"""Leaks of real kinds, small: every `tick` serves one request and keeps about SIZE bytes.
 
-Every leak has a twin, made with fixed=True, that does the same work and lets go of it.
+Each has a twin in `eval.programs.twins` that does the same work and lets go of it. Half of the
+containers have code that takes entries out, as in real services: it is just not reached.
 """
 
 import asyncio
@@ -10,21 +11,14 @@ import functools
 import gc
 import queue
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable
 from typing import Any, ClassVar
 
-SIZE = 20_000
-"""Bytes a request keeps where it leaks."""
-
-_KEPT = 60
-"""Requests a repaired twin keeps."""
+from eval.programs.work import SIZE, Tick, payload
 
 _libc = ctypes.CDLL(None)
 _libc.malloc.restype = ctypes.c_void_p
 _libc.malloc.argtypes = [ctypes.c_size_t]
-_libc.free.argtypes = [ctypes.c_void_p]
 
 SESSIONS: dict[int, Any] = {}
 AUDIT: list[Any] = []
@@ -37,23 +31,19 @@ TAGS: set[str] = set()
 CURRENT: contextvars.ContextVar[Any] = contextvars.ContextVar("CURRENT", default=())
 
 
-def payload(number: int) -> list[bytes]:
-    """What a request makes: twenty blocks that differ."""
-    return [number.to_bytes(8, "big") * (SIZE // 160) for _ in range(20)]
-
-
-def remember_session(number: int, fixed: bool) -> None:
-    """A global dict that nothing is taken out of."""
+def remember_session(number: int) -> None:
+    """A global dict out of which a log-out would take, but nobody logs out."""
     SESSIONS[number] = payload(number)
-    if fixed:
-        SESSIONS.pop(number - _KEPT, None)
 
 
-def write_audit(number: int, fixed: bool) -> None:
+def log_out(number: int) -> None:
+    """Never called."""
+    SESSIONS.pop(number, None)
+
+
+def write_audit(number: int) -> None:
     """A list that is only appended to."""
     AUDIT.append(payload(number))
-    if fixed:
-        del AUDIT[:-_KEPT]
 
 
 @functools.cache
@@ -62,15 +52,9 @@ def render_for_ever(number: int) -> list[bytes]:
     return payload(number)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def render_bounded(number: int) -> list[bytes]:
-    """Drops the oldest."""
-    return payload(number)
-
-
-def ask_cache(number: int, fixed: bool) -> None:
+def ask_cache(number: int) -> None:
     """lru_cache(maxsize=None) on an argument that is new each time."""
-    (render_bounded if fixed else render_for_ever)(number)
+    render_for_ever(number)
 
 
 class Node:
@@ -84,135 +68,116 @@ class Node:
         self.data.clear()
 
 
-def make_cycle(number: int, fixed: bool) -> None:
+def make_cycle(number: int) -> None:
     """Cycles with finalizers, while the collector is switched off."""
-    if number == 0 and not fixed:
+    if number == 0:
         gc.disable()
     one, two = Node(number), Node(number) if number % 50 == 0 else Node.__new__(Node)
     one.other = two
     two.other, two.data = one, []
-    if fixed:
-        one.other = None
 
 
-def add_listener(number: int, fixed: bool) -> None:
+def add_listener(number: int) -> None:
     """Callbacks that are never unregistered."""
     data = payload(number)
     LISTENERS.append(lambda: data)
-    if fixed:
-        LISTENERS.pop(0)()
 
 
-def keep_error(number: int, fixed: bool) -> None:
+def keep_error(number: int) -> None:
     """Exceptions whose tracebacks keep the locals of their frames."""
     data = payload(number)
     try:
         raise ValueError(len(data))
     except ValueError as error:
-        ERRORS.append(error.with_traceback(None) if fixed else error)
-    if fixed:
-        del ERRORS[:-_KEPT]
+        ERRORS.append(error)
 
 
-def put_unread(number: int, fixed: bool) -> None:
+def put_unread(number: int) -> None:
     """A queue without a reader."""
     INBOX.put(payload(number))
-    if fixed:
-        INBOX.get()
 
 
-def note_seen(number: int, fixed: bool) -> None:
-    """A deque without maxlen."""
+def note_seen(number: int) -> None:
+    """A deque without maxlen, of which an error handler would take the last."""
     SEEN.append(payload(number))
-    if fixed:
-        SEEN.popleft()
+
+
+def undo_seen() -> None:
+    """Never called."""
+    SEEN.pop()
 
 
 class Registry:
     """Objects that register themselves with their class."""
 
     everyone: ClassVar[list["Registry"]] = []
-    living: ClassVar["weakref.WeakSet[Registry]"] = weakref.WeakSet()
 
-    def __init__(self, number: int, fixed: bool) -> None:
+    def __init__(self, number: int) -> None:
         self.data = payload(number)
-        if fixed:
-            Registry.living.add(self)
-        else:
-            Registry.everyone.append(self)
+        Registry.everyone.append(self)
 
 
-def register_object(number: int, fixed: bool) -> None:
+def register_object(number: int) -> None:
     """A class-level registry with strong references."""
-    Registry(number, fixed)
+    Registry(number)
 
 
-def collect_default(number: int, fixed: bool, seen: list[Any] = []) -> None:  # noqa: B006
+def collect_default(number: int, seen: list[Any] = []) -> None:  # noqa: B006 -- the leak
     """A mutable default argument."""
     seen.append(payload(number))
-    if fixed:
-        seen.clear()
 
 
-def chain_context(number: int, fixed: bool) -> None:
+def chain_context(number: int) -> None:
     """A context variable that holds the one before."""
-    CURRENT.set((payload(number), () if fixed else CURRENT.get()))
+    CURRENT.set((payload(number), CURRENT.get()))
 
 
-def intern_tags(number: int, fixed: bool) -> None:
+def intern_tags(number: int) -> None:
     """A set of strings that are never the same twice."""
     for part in range(20):
         TAGS.add(f"{number}-{part}-" + "x" * (SIZE // 20 - 70))
-    if fixed:
-        TAGS.clear()
 
 
-def lose_reference(number: int, fixed: bool) -> None:
+def lose_reference(number: int) -> None:
     """A C extension that forgets a decref."""
     for part in range(SIZE // 400):
         text = f"{number}-{part}".ljust(350)
-        if not fixed:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(text))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(text))
 
 
-def forget_free(number: int, fixed: bool) -> None:
+def forget_free(number: int) -> None:
     """A C library whose memory nobody frees."""
     for _ in range(20):
         block = _libc.malloc(SIZE // 20)
         ctypes.memset(block, 1, SIZE // 20)
-        if fixed:
-            _libc.free(block)
 
 
-async def wait_receipt(number: int, fixed: bool) -> None:
+async def wait_receipt(number: int) -> None:
     """Waits for what does not come."""
     data = payload(number)
-    await asyncio.sleep(0.5 if fixed else 3600.0)
+    await asyncio.sleep(3600.0)
     data.clear()
 
 
-def spawn_task(number: int, fixed: bool) -> None:
+def spawn_task(number: int) -> None:
     """Tasks that wait for ever."""
-    task = asyncio.get_running_loop().create_task(wait_receipt(number, fixed))
+    task = asyncio.get_running_loop().create_task(wait_receipt(number))
     WAITING.add(task)
     task.add_done_callback(WAITING.discard)
 
 
-def wait_for_reply(data: list[bytes], reply: threading.Event, fixed: bool) -> None:
+def wait_for_reply(data: list[bytes], reply: threading.Event) -> None:
     """A thread that waits for what does not come."""
-    reply.wait(0.5 if fixed else 3600.0)
+    reply.wait(3600.0)
     data.clear()
 
 
-def spawn_thread(number: int, fixed: bool) -> None:
+def spawn_thread(number: int) -> None:
     """Threads that never end, one in ten requests, with what they hold."""
     if number % 10 == 0:
         data = [block for part in range(10) for block in payload(number + part)]
-        arguments = (data, threading.Event(), fixed)
-        threading.Thread(target=wait_for_reply, args=arguments, daemon=True).start()
+        threading.Thread(target=wait_for_reply, args=(data, threading.Event()), daemon=True).start()
 
-
-Tick = Callable[[int, bool], None]
 
 LEAKS: dict[str, tuple[Tick, tuple[str, ...]]] = {
     "dict": (remember_session, ("remember_session", "SESSIONS")),

@@ -1,4 +1,4 @@
-"""Healthy programs that look like leaks for a while. ROOM is what there is below the limit."""
+"""Healthy programs that look like leaks for a while."""
 
 import bisect
 import functools
@@ -10,9 +10,8 @@ import time
 from collections import OrderedDict, deque
 from typing import Any
 
-from eval.programs.leaks import SIZE, Tick, payload
+from eval.programs.work import ROOM, SIZE, Tick, payload
 
-ROOM = 64_000_000
 _PART = int(0.3 * ROOM / SIZE)
 """Requests whose memory is 30 % of the room."""
 
@@ -52,24 +51,24 @@ def render(number: int) -> list[bytes]:
     return payload(number)
 
 
-def fill_lru(number: int, fixed: bool) -> None:
+def fill_lru(number: int) -> None:
     """lru_cache with a bound, asked for new keys."""
     render(number)
 
 
-def fill_ordered(number: int, fixed: bool) -> None:
+def fill_ordered(number: int) -> None:
     """An OrderedDict whose bound is a constant in the code."""
     PAGES[number] = payload(number)
     if len(PAGES) > _PART:
         PAGES.popitem(last=False)
 
 
-def fill_bounded(number: int, fixed: bool) -> None:
+def fill_bounded(number: int) -> None:
     """A dict whose owner has a maxsize."""
     CACHE.put(number, payload(number))
 
 
-def expire_tokens(number: int, fixed: bool) -> None:
+def expire_tokens(number: int) -> None:
     """A dict whose entries expire after two minutes: a quarter of the room."""
     now = time.monotonic()
     if number % 2 == 0:
@@ -78,19 +77,19 @@ def expire_tokens(number: int, fixed: bool) -> None:
         del TOKENS[next(iter(TOKENS))]
 
 
-def keep_recent(number: int, fixed: bool) -> None:
+def keep_recent(number: int) -> None:
     """A deque with a maxlen."""
     RECENT.append(payload(number))
 
 
-def load_index(number: int, fixed: bool) -> None:
+def load_index(number: int) -> None:
     """Twenty per cent of the room taken at the start, ever slower."""
     want = int(0.2 * ROOM / SIZE * (1 - math.exp(-number / 400)))
     while len(INDEX) < want:
         INDEX.append(payload(number))
 
 
-def hold_upload(number: int, fixed: bool) -> None:
+def hold_upload(number: int) -> None:
     """Work in flight, ever more of it for two minutes: the load rises."""
     now = time.monotonic()
     if random.random() < min(1.0, number / 1500):
@@ -99,14 +98,14 @@ def hold_upload(number: int, fixed: bool) -> None:
         del FLIGHT[next(iter(FLIGHT))]
 
 
-def run_job(number: int, fixed: bool) -> None:
+def run_job(number: int) -> None:
     """A job that gathers rows for forty-five seconds and hands them over."""
     ROWS.append(payload(number))
     if number % 600 == 599:
         ROWS.clear()
 
 
-def sort_numbers(number: int, fixed: bool) -> None:
+def sort_numbers(number: int) -> None:
     """A list that grows by reallocation to a megabyte and starts anew."""
     for _ in range(200):
         bisect.insort(SORTED, random.randrange(1 << 30))
@@ -114,13 +113,13 @@ def sort_numbers(number: int, fixed: bool) -> None:
         SORTED.clear()
 
 
-def grow_pool(number: int, fixed: bool) -> None:
+def grow_pool(number: int) -> None:
     """Connections of a pool, up to forty of them, each with its buffers."""
     if number % 25 == 0 and len(POOL) < 40:
         POOL.append([payload(number) for _ in range(20)])
 
 
-def start_workers(number: int, fixed: bool) -> None:
+def start_workers(number: int) -> None:
     """Threads of a pool, up to twenty-four."""
     if number % 40 == 0 and len(THREADS) < 24:
         thread = threading.Thread(target=threading.Event().wait, daemon=True)
@@ -129,14 +128,14 @@ def start_workers(number: int, fixed: bool) -> None:
     payload(number)
 
 
-def cache_hot(number: int, fixed: bool) -> None:
+def cache_hot(number: int) -> None:
     """A dict of what was asked for, out of a catalogue that ends at 900 entries."""
     key = min(int(random.expovariate(1 / 300)), 899)
     if key not in HOT:
         HOT[key] = payload(key)
 
 
-def make_garbage(number: int, fixed: bool) -> None:
+def make_garbage(number: int) -> None:
     """Cycles that the collector gets to now and then."""
     if number == 0:
         gc.set_threshold(100_000)

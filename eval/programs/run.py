@@ -1,40 +1,66 @@
-"""Runs the real programs under `stanch run`, watches them as `stanch watch` does, and judges.
+"""Runs the real programs, watches them as `stanch watch` does, and judges what it says.
 
-A process counts as dead when its memory is at its limit, which is SPARE above what it has at the
-start; a leak takes about four minutes to get there. Prints a table, or JSON.
+    python -m eval.programs.run [--at-once N] [--only NAME ...] [--life SECONDS]
+
+A process counts as dead when its memory is at its limit, which is ROOM above what it has at the
+start; a leak takes about four minutes to get there. Prints JSON.
 """
 
+import argparse
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eval.programs.leaks import LEAKS
-from eval.programs.lookalikes import LOOKALIKES, ROOM
+from eval.programs.lookalikes import LOOKALIKES
+from eval.programs.packages import NATIVE, PACKAGES
+from eval.programs.prepare import go_program, search_path
+from eval.programs.work import ALLOCATES, ROOM
 from stanch.collect import parse_target
 from stanch.server.watch import Watcher
 
-LIMIT_BYTES = 34_000_000 + ROOM
+STARTS = {"aiohttp 3.10.10": 75_000_000}
+PYTHON_START = 34_000_000
+GO_START = 12_000_000
+"""Memory at the start: of programs with much to import, of the others, and of Go's."""
+
 HEALTHY_S = 260.0
 EVERY_S = 2.5
-_START_S = 60.0
-_ALLOCATES = "payload"
+_START_S = 90.0
+_LONGEST = 2.5
 SHARES = (0.05, 0.10, 0.25, 0.50, 1.0)
+
+GO: dict[str, tuple[str, ...]] = {
+    "go map": ("main.remember",),
+    "go slice": ("main.keepHeader",),
+    "go goroutines": ("main.waitReceipt", "main.askReceipt"),
+}
+"""Go programs, and what names their leaks."""
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """The functions or holders that name a leak."""
+    if name in GO:
+        return GO[name]
+    return PACKAGES[name][2] if name in PACKAGES else LEAKS[name][1]
 
 
 @dataclass(slots=True)
 class Played:
-    """What became of one program. Times are seconds since its socket was there.
+    """What became of one program. Times are seconds since all programs had started.
 
-    named_s, credit: when a leak was first rightly accused, and how well its line was named then.
-    wrong: what was accused that does not leak.
+    named_s, credit: when a leak was first rightly accused, and how well its line was named.
+    wrong: what was accused that does not leak, and when.
     """
 
     name: str
@@ -43,7 +69,18 @@ class Played:
     named_s: float | None = None
     credit: float = 0.0
     kind: str = ""
-    wrong: list[str] = field(default_factory=list)
+    wrong: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        """Its name as a service."""
+        return f"{self.which}-{self.name}".replace(" ", "-")
+
+    @property
+    def limit_bytes(self) -> int:
+        """What it may use."""
+        other = GO_START if self.name in GO else PYTHON_START
+        return STARTS.get(self.name, other) + ROOM
 
     @property
     def share(self) -> float:
@@ -53,42 +90,65 @@ class Played:
         return self.named_s / self.died_s
 
 
-def everything() -> list[tuple[str, str]]:
+def everything(only: Sequence[str] = ()) -> list[tuple[str, str]]:
     """All programs: name and which of leak, fixed, healthy."""
-    leaks = [(name, which) for name in LEAKS for which in ("leak", "fixed")]
-    return leaks + [(name, "healthy") for name in LOOKALIKES]
+    names = [*LEAKS, *PACKAGES, *GO]
+    found = [(name, which) for name in names for which in ("leak", "fixed")]
+    found += [(name, "healthy") for name in LOOKALIKES]
+    return [one for one in found if not only or one[0] in only]
 
 
-def play(programs: Sequence[tuple[str, str]], healthy_s: float = HEALTHY_S) -> list[Played]:
-    """Run programs at once, until the leaks are dead and the others have lived their time."""
-    played = {f"{which}-{name}".replace(" ", "-"): Played(name, which) for name, which in programs}
-    with tempfile.TemporaryDirectory(prefix="stanch-eval-") as directory:
-        processes = {
-            service: _start(one, service, Path(directory)) for service, one in played.items()
-        }
-        try:
-            sockets = {service: Path(directory) / f"{service}.sock" for service in played}
-            _wait_for(list(sockets.values()))
-            limit = f"limit={LIMIT_BYTES}"
-            targets = {
-                service: parse_target(f"unix:{path} service={service} {limit}")
-                for service, path in sockets.items()
-            }
-            _watch(played, processes, targets, healthy_s)
-        finally:
-            for process in processes.values():
-                process.kill()
-                process.wait()
+def play(
+    programs: Sequence[tuple[str, str]], healthy_s: float = HEALTHY_S, *, to_death: bool = True
+) -> list[Played]:
+    """Run programs at once, until the leaks are dead and the others have lived their time.
+
+    to_death: else it is enough that the leaks are named.
+    """
+    played = {one.service: one for one in (Played(name, which) for name, which in programs)}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stanch-eval-")))
+        processes: dict[str, subprocess.Popen[bytes]] = {}
+        stack.callback(_end, processes)
+        targets = {}
+        for service, one in played.items():
+            processes[service], address = _start(one, directory)
+            targets[service] = parse_target(f"{address} service={service} limit={one.limit_bytes}")
+        _wait_for([directory / f"{one.service}.sock" for one in played.values() if not _is_go(one)])
+        _watch(played, processes, targets, healthy_s, to_death=to_death)
     return list(played.values())
 
 
-def _start(one: Played, service: str, directory: Path) -> "subprocess.Popen[bytes]":
-    socket = f"unix:{directory / service}.sock"
-    command = [sys.executable, "-m", "stanch.cli.main", "run", "--listen", socket]
-    command += ["--service", service, "--interval", "128KiB", "--table", str(directory), "--"]
-    command += [sys.executable, "-m", "eval.programs.host", one.name, one.which]
-    output = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=output, stderr=output)
+def _end(processes: "dict[str, subprocess.Popen[bytes]]") -> None:
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def _is_go(one: Played) -> bool:
+    return one.name in GO
+
+
+def _start(one: Played, directory: Path) -> "tuple[subprocess.Popen[bytes], str]":
+    if _is_go(one):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [str(go_program()), one.name, one.which, address]
+        return _popen(command, None), f"http://{address}"
+    listen = f"unix:{directory / one.service}.sock"
+    command = [sys.executable, "-m", "stanch.cli.main", "run", "--listen", listen]
+    command += ["--service", one.service, "--interval", "128KiB", "--table", str(directory)]
+    command += ["--native"] if one.name in NATIVE else []
+    command += ["--", sys.executable, "-m", "eval.programs.host", one.name, one.which]
+    return _popen(command, search_path(one.name, one.which)), listen
+
+
+def _popen(command: list[str], first: Path | None) -> "subprocess.Popen[bytes]":
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(str(one) for one in (first, root) if one is not None)
+    environment = os.environ | {"PYTHONPATH": path}
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=root, stdout=nothing, stderr=nothing, env=environment)
 
 
 def _wait_for(paths: Sequence[Path]) -> None:
@@ -105,10 +165,12 @@ def _watch(
     processes: "dict[str, subprocess.Popen[bytes]]",
     targets: dict[str, Any],
     healthy_s: float,
+    *,
+    to_death: bool,
 ) -> None:
-    began_s, longest_s = time.monotonic(), 2.5 * healthy_s
+    began_s = time.monotonic()
     with Watcher(tuple(targets.values()), EVERY_S) as watcher:
-        for state in watcher.run(for_s=longest_s):
+        for state in watcher.run(for_s=_LONGEST * healthy_s):
             now_s = time.monotonic() - began_s
             for finding in state.confirmed:
                 _note(played[finding.service], finding, now_s)
@@ -116,24 +178,28 @@ def _watch(
                 one = played.get(row.service)
                 if one is None or one.died_s is not None:
                     continue
-                if (row.memory_bytes or 0) >= LIMIT_BYTES:
+                if one.which == "leak" and (row.memory_bytes or 0) >= one.limit_bytes:
                     one.died_s = now_s
                     processes[row.service].kill()
             leaking = [one for one in played.values() if one.which == "leak"]
-            if now_s >= healthy_s and all(one.died_s is not None for one in leaking):
+            ends = [one.died_s if to_death else one.named_s for one in leaking]
+            if now_s >= healthy_s and None not in ends:
                 return
 
 
 def _note(one: Played, finding: Any, now_s: float) -> None:
-    right = LEAKS[one.name][1] if one.which == "leak" else ()
-    exact = finding.function in right or any(name and name in finding.holder for name in right)
-    if exact or (right and finding.function == _ALLOCATES):
+    right = names_of(one.name) if one.which == "leak" else ()
+    named = (finding.function, finding.holder, finding.taken_by)
+    exact = any(
+        name == finding.function or (name and any(name in text for text in named)) for name in right
+    )
+    if exact or (right and finding.function.rpartition(".")[2] == ALLOCATES):
         if one.named_s is None:
             one.named_s, one.kind = now_s, finding.kind
         # What holds it may be found a look later; the finding then names it from there on.
         one.credit = max(one.credit, 1.0 if exact else 0.5)
-    elif finding.function not in one.wrong:
-        one.wrong.append(finding.function or "native memory")
+    else:
+        one.wrong.setdefault(finding.function or "native memory", now_s)
 
 
 def summary(played: Sequence[Played]) -> dict[str, Any]:
@@ -155,16 +221,20 @@ def summary(played: Sequence[Played]) -> dict[str, Any]:
     }
 
 
-def main(at_once: int = 15) -> None:
-    """Play everything and print a line for each leak, the wrong accusations, and the JSON."""
-    programs = everything()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play everything; print how far it is on stderr, and the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m eval.programs.run", description=__doc__)
+    parser.add_argument("--at-once", type=int, default=20, help="programs at a time (%(default)s)")
+    parser.add_argument("--only", nargs="*", default=(), help="names of programs")
+    parser.add_argument("--life", type=float, default=HEALTHY_S, help="seconds the healthy live")
+    chosen = parser.parse_args(arguments)
+    programs = everything(chosen.only)
     played: list[Played] = []
-    for first in range(0, len(programs), at_once):
-        played += play(programs[first : first + at_once])
+    for first in range(0, len(programs), chosen.at_once):
+        played += play(programs[first : first + chosen.at_once], chosen.life)
         print(f"{len(played)} of {len(programs)} programs", file=sys.stderr, flush=True)
     print(json.dumps(summary(played), indent=1))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[2]))
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main()

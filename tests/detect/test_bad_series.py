@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanch.detect import judge_service
-from stanch.store import LifeSeries, Look, MemoryStore, ProcessLook, StackCount
-from tests.detect.lives import LEAK, MIB, NO_COUNTS, TIME, leaking, life, verdict
+from stanch.store import (
+    Counts,
+    LifeSeries,
+    Look,
+    MemoryStore,
+    ProcessLook,
+    ServiceSeries,
+    StackCount,
+)
+from tests.detect.lives import LEAK, MIB, NO_COUNTS, TIME, frame, leaking, life, verdict
 from tests.store.looks import PROCESS, heap, look, stack
 
 
@@ -173,3 +181,62 @@ def test_stacks_without_frames_are_nobody() -> None:
     """A sample without a stack can not be blamed on anyone, and does not break the rest."""
     nameless = life(TIME, 50 * MIB + MIB * TIME, {(): MIB * TIME}, counts=NO_COUNTS)
     assert all(finding.function == "" for finding in verdict(nameless).findings)
+
+
+def test_one_look_and_numbers_below_nothing_say_nothing() -> None:
+    """A single look, and memory, births and counts below zero, are no growth."""
+    below = -MIB * TIME
+    tasks = Counts(("task",), (LEAK,), -TIME.reshape(1, -1))
+    births = {LEAK: np.full(10, -5 * MIB)}
+    assert not confirmed(life(TIME, below, {LEAK: below}, births=births, counts=tasks))
+    assert not confirmed(life(TIME, np.full(TIME.size, 50 * MIB), {LEAK: below}, births=births))
+    for size in range(1, 4):
+        assert not confirmed(only(leaking(), np.arange(size)))
+
+
+@pytest.mark.parametrize("factor", [1e9, -1e9, 0.0])
+def test_a_replica_that_lies_spoils_only_its_own_numbers(factor: float) -> None:
+    """Healthy replicas are not accused with it, and what leaks in the others is still told."""
+    flat = life(TIME, np.full(TIME.size, 50 * MIB), {LEAK: np.full(TIME.size, MIB)})
+    liar = replace(leaking("liar"), live_bytes=leaking().live_bytes * factor)
+    if liar.births is not None:
+        liar = replace(liar, births=replace(liar.births, live_bytes=liar.births.live_bytes * 1e3))
+    (finding,) = verdict(leaking("honest"), liar).findings
+    assert finding.is_confirmed_leak
+    assert "honest" in finding.instances
+    # Its memory, which the kernel tells, does not grow: what it says of its heap accuses nobody.
+    still = replace(liar, memory_bytes=flat.memory_bytes, rss_bytes=flat.rss_bytes)
+    assert not confirmed(flat, still)
+
+
+def test_a_function_that_a_release_renamed_is_not_new() -> None:
+    """What levelled off under its former name, in the same file, is the same plateau."""
+    long = np.arange(2.5, 101.0, 2.5)
+    plateau = np.minimum(long, 45.0) * MIB
+    old = (frame("remember_it", LEAK[0].file), LEAK[1])
+    before = replace(life(long, 50 * MIB + plateau, {old: plateau}), release="41")
+    now = replace(leaking(), release="42")
+    series = ServiceSeries("shop", (now,), (before,))
+    (finding,) = judge_service(series).findings
+    assert finding.stage == "suspect"
+    assert "levelled off" in " ".join(finding.evidence)
+    other = (frame("remember_it", "/srv/app/elsewhere.py"), LEAK[1])
+    new = replace(before, stacks=(other,))
+    assert confirmed_in(ServiceSeries("shop", (now,), (new,)))
+
+
+def confirmed_in(series: ServiceSeries) -> bool:
+    """Whether anything is confirmed of a service with earlier lives."""
+    return any(one.is_confirmed_leak for one in judge_service(series).findings)
+
+
+def test_a_limit_that_changes_on_the_way_counts_as_it_is_now() -> None:
+    """Raised, a leak has more room; lowered beneath what is used, nothing healthy is accused."""
+    for before, after in ((100e6, 400e6), (400e6, 60e6), (400e6, None)):
+        looks = []
+        for number in range(1, 40):
+            limit = before if number < 20 else after
+            heaps = (heap("a", 20e6, births=(20e6,)),)
+            process = replace(PROCESS, age_s=5.0 * number, rss_bytes=55e6, heap=heaps)
+            looks.append(look(5.0 * number, process, limit_bytes=limit))
+        assert not play(looks)

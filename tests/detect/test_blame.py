@@ -3,6 +3,7 @@
 import pytest
 
 from stanch.detect.blame import blamed, function_name, is_library, short_names, taken_by
+from stanch.detect.groups import group_by_place
 from stanch.store import Frame
 
 
@@ -117,3 +118,15 @@ def test_files_are_shortened_as_far_as_they_stay_apart() -> None:
         "/one/app/models.py": "one/app/models.py",
         "/two/app/models.py": "two/app/models.py",
     }
+
+
+def test_who_started_an_event_loop_is_not_blamed_for_what_it_runs() -> None:
+    """What a library's task keeps is the library's; own code in the task is blamed as ever."""
+    loop = Frame("Handle._run", "/usr/lib/python3.11/asyncio/events.py", 80)
+    main = Frame("<module>", "/srv/app/main.py", 9)
+    library = Frame("_handle", "/venv/lib/python3.11/site-packages/aiohttp/web_app.py", 530)
+    own = Frame("handler", "/srv/app/handlers.py", 12)
+    assert blamed((library, loop, main)) == library
+    assert blamed((library, own, loop, main)) == own
+    groups = group_by_place(((library, loop, main), (own, loop, main)))
+    assert [group.place.function for group in groups] == ["_handle", "handler"]

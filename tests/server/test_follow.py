@@ -61,3 +61,18 @@ def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
     steps.now -= 3600.0
     steps.show(times=6)
     assert steps.told == ["new leak confirmed", "resolved leak confirmed"]
+
+
+def test_what_turns_out_to_be_of_another_leak_goes_without_a_word() -> None:
+    """A finding that was told alone and is then joined is neither resolved nor told again."""
+    tasks = replace(LEAK, kind="task leak", function="follow", rate_count_per_second=2.0)
+    joined = replace(tasks, with_it=((False, LEAK.file, LEAK.function),))
+    steps = Steps()
+    steps.show(LEAK, tasks)
+    assert steps.told == ["new leak confirmed", "new task leak confirmed"]
+    steps.show(joined, times=30)
+    assert [one.kind for one in steps.follower.findings] == ["task leak"]
+    assert steps.told == ["new leak confirmed", "new task leak confirmed"]
+    # Of another service, the same names are another leak.
+    steps.show(joined, replace(LEAK, service="other"), times=30)
+    assert steps.told[2:] == ["new leak confirmed"]

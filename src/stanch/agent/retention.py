@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stanch import sampler
+from stanch.agent.removers import removed_from
 from stanch.sampler import TableImage
 from stanch.sampler.holders import Reference, merge_paths
 from stanch.sampler.retention import Limit, Search, search
@@ -26,6 +27,8 @@ MAX_BRANCHES = 8
 ALWAYS_SHOWN = 3
 SMALLEST_SHARE = 0.01
 HOLDER_SHARE = 0.02
+MAX_CODE_LOOKS = 4
+"""Containers of an answer for which all code is looked through, some 10 ms each."""
 _STALE_S = 3600.0
 _LIBRARIES = tuple(
     {os.path.realpath(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib", "platlib")}
@@ -138,6 +141,11 @@ def _stacks(image: TableImage, wanted: Wanted) -> tuple[list[int], str]:
     return numbers, chosen
 
 
+def _is_own(file: str) -> bool:
+    """Whether a file is the application's own code."""
+    return bool(file) and not file.startswith(("<", *_OURS, *_LIBRARIES))
+
+
 def _ends(path: str, end: str) -> bool:
     return path == end or path.endswith("/" + end)
 
@@ -238,7 +246,7 @@ def behaviour(length: int, bound: int | None, rate: float | None) -> str | None:
 
 def _holders(tree: Reference, growth: _Growth) -> list[dict[str, Any]]:
     """Return the single containers through which much goes, from the root on; each once."""
-    found = []
+    found, looked = [], 0
     waiting = [(each, each.text) for each in tree.heaviest_first()]
     while waiting:
         reference, named = waiting.pop(0)
@@ -247,7 +255,11 @@ def _holders(tree: Reference, growth: _Growth) -> list[dict[str, Any]]:
         if len(reference.sizes) == 1:
             facts = growth.describe(reference)
             through = {"samples": reference.samples, "bytes": round(reference.bytes)}
-            found.append({"name": named, "type": reference.type, **facts, **through})
+            one = {"name": named, "type": reference.type, **facts, **through}
+            if reference.text and facts.get("bound") is None and looked < MAX_CODE_LOOKS:
+                one["removed_from"] = removed_from(reference.text, _is_own)
+                looked += 1
+            found.append(one)
         waiting += [(each, each.text or named) for each in reference.heaviest_first()]
     return found[:20]
 

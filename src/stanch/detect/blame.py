@@ -3,6 +3,7 @@
 Library code is the standard library, installed packages, frozen and generated code, the agent
 itself; for Go the standard library, the module cache and vendored packages. When a stack has no
 frame of its own at all, the innermost one outside the standard library is taken, else the leaf.
+What started an event loop has not asked for what the loop runs: frames above the loop don't count.
 
 Native frames, which the stacks of native memory begin with, are never blamed where there is a line
 that called them; `taken_by` names the one that took the memory.
@@ -38,8 +39,16 @@ def blamed(stack: Stack) -> Frame:
     for frame in stack:
         if not is_library(frame):
             return frame
+        if is_dispatch(frame):
+            break
     foreign = next((frame for frame in stack if not _is_stdlib(frame)), None)
     return foreign or taken_by(stack) or stack[0]
+
+
+@lru_cache(maxsize=65_536)
+def is_dispatch(frame: Frame) -> bool:
+    """Whether an event loop calls from here what others have handed to it."""
+    return frame.function == "Handle._run" and frame.file.endswith("asyncio/events.py")
 
 
 def is_native(frame: Frame) -> bool:
@@ -71,8 +80,7 @@ def is_library(frame: Frame) -> bool:
         return True
     if _is_go(frame):
         return bool(_GO_FOREIGN.search(frame.file))
-    foreign = (_INSTALLED, _AGENT, _ENTRY_SCRIPT)
-    return any(pattern.search(frame.file) for pattern in foreign)
+    return _is_foreign_file(frame.file)
 
 
 def _is_stdlib(frame: Frame) -> bool:
@@ -83,7 +91,18 @@ def _is_stdlib(frame: Frame) -> bool:
         return (first if slash else first.partition(".")[0]) in _GO_STDLIB
     if not frame.file or frame.file.startswith("<") or is_native(frame):
         return True
-    return bool(_PYTHON_STDLIB.search(frame.file))
+    return _is_stdlib_file(frame.file)
+
+
+# A service has many lines in few files.
+@lru_cache(maxsize=65_536)
+def _is_foreign_file(file: str) -> bool:
+    return any(pattern.search(file) for pattern in (_INSTALLED, _AGENT, _ENTRY_SCRIPT))
+
+
+@lru_cache(maxsize=65_536)
+def _is_stdlib_file(file: str) -> bool:
+    return bool(_PYTHON_STDLIB.search(file))
 
 
 def _is_go(frame: Frame) -> bool:

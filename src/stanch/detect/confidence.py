@@ -11,18 +11,19 @@ import math
 from stanch.detect.cause import Cause
 
 _WEIGHTS: tuple[tuple[str, float], ...] = (
-    ("always", -0.19),
-    ("share", 1.27),
-    ("beyond noise", 1.11),
-    ("pace", 0.44),
-    ("kept", -0.13),
-    ("unbounded", 1.24),
-    ("held for good", 1.70),
-    ("bounded", -2.10),
-    ("known", -3.08),
-    ("changed", 0.31),
-    ("repeats", 1.46),
-    ("no line", -0.09),
+    ("always", -0.12),
+    ("share", 1.21),
+    ("beyond noise", 1.07),
+    ("pace", 0.35),
+    ("kept", -0.08),
+    ("unbounded", 0.62),
+    ("held for good", 1.64),
+    ("may let go", -0.55),
+    ("bounded", -2.51),
+    ("known", -3.10),
+    ("changed", 0.75),
+    ("repeats", 1.64),
+    ("no line", 0.61),
 )
 
 
@@ -38,8 +39,9 @@ def features(cause: Cause) -> tuple[float, ...]:
         _between(math.log(max(beyond, 1e-3)), 0.0, 3.0),
         _between(pace, 0.0, 1.5),
         _between(growth.kept, 0.0, 1.0),
-        float(held == "unbounded"),
+        float(held in ("unbounded", "never emptied")),
         float(held in ("endless", "lost")),
+        float(held in ("emptied", "maybe bounded", "passing")),
         float(held == "bounded"),
         float(cause.earlier.relation == "known"),
         float(cause.earlier.relation in ("new", "steeper")),

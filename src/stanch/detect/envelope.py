@@ -59,6 +59,9 @@ class Envelope:
     def relation(self, cause: Cause, life: LifeSeries) -> Earlier:
         """How the growth of a cause in a running life relates to the earlier ones."""
         level, age_s = cause.growth.level, float(life.time_s[-1])
+        if cause.place == NATIVE:
+            # What was there at the start is none of it; the curves are above their lowest too.
+            level = min(level, cause.growth.grown_until_now)
         room_for_noise = cause.bound if not cause.is_count else 0.0
         curves = [self._curve(number, cause) for number in range(len(self._past))]
         plateaus = [one for one in curves if one.settled and one.reach > _LITTLE * level]
@@ -67,13 +70,43 @@ class Envelope:
             return Earlier("known", len(plateaus), highest, plateaus[-1].release)
         telling = [one for one in curves if one.time_s[-1] >= _AS_OLD * age_s]
         if not telling:
-            return Earlier("untold")
+            # What ended before was on the same way: that is no news, and no plateau either.
+            alike = [one for one in curves if one.reach > level * one.time_s[-1] / age_s / 2]
+            return Earlier("untold", len(alike), max((one.reach for one in alike), default=0.0))
         then = max(float(np.interp(age_s, one.time_s, one.level)) for one in telling)
         then = max(then, highest)
         if level <= 2 * then + room_for_noise:
             return Earlier("untold", len(telling), then)
         relation: Relation = "new" if then <= _LITTLE * level else "steeper"
+        if relation == "new" and (before := self._renamed(cause, life, level)) is not None:
+            return Earlier("known", 1, before.reach, before.release)
         return Earlier(relation, len(telling), then, telling[-1].release)
+
+    def _renamed(self, cause: Cause, life: LifeSeries, level: float) -> _Curve | None:
+        """The plateau of a function that is gone, of the same file or of the same name elsewhere.
+
+        Releases rename and move functions; what is new by name may be what was there all along.
+        """
+        if cause.is_count or cause.place == NATIVE:
+            return None
+        now = {group.place for group in group_by_place(life.stacks)}
+        for number, past in enumerate(self._past):
+            if past.release == life.release:
+                continue
+            for place, rows in self._places(number).items():
+                alike = place.file == cause.place.file or place.function == cause.place.function
+                if not alike or place in now:
+                    continue
+                curve = _Curve(past.time_s, past.live_bytes[rows].sum(axis=0), past.release)
+                if curve.settled and level <= _NEAR * curve.reach + cause.bound:
+                    return curve
+        return None
+
+    def _places(self, number: int) -> dict[Place, list[int]]:
+        if number not in self._rows:
+            groups = group_by_place(self._past[number].stacks)
+            self._rows[number] = {group.place: group.rows for group in groups}
+        return self._rows[number]
 
     def _curve(self, number: int, cause: Cause) -> _Curve:
         life = self._past[number]
@@ -95,9 +128,6 @@ class Envelope:
             ]
             level = life.counts.count[rows].sum(axis=0) if rows else nothing
             return _Curve(life.time_s, level, life.release)
-        if number not in self._rows:
-            groups = group_by_place(life.stacks)
-            self._rows[number] = {group.place: group.rows for group in groups}
-        found = [row for place in cause.places for row in self._rows[number].get(place, [])]
+        found = [row for place in cause.places for row in self._places(number).get(place, [])]
         level = life.live_bytes[found].sum(axis=0) if found else nothing
         return _Curve(life.time_s, level, life.release)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from stanch.store.series import Floats
 
-FACTOR = 2.85
+FACTOR = 2.76
 """By how much the spread is multiplied, on the logarithm of the time left."""
 
 _FLOOR = 0.03

@@ -40,8 +40,9 @@ def heap_causes(
     alpha = settings.alpha / max(len(groups) + len(life.stacks) - len(rows), 1)
     found: list[Cause] = []
     growing: dict[Place, Group] = {}
-    for group in groups:
-        if last[group.rows].sum() < floor_bytes:
+    held = _held_by(groups, last)
+    for group, held_bytes in zip(groups, held.tolist(), strict=True):
+        if held_bytes < floor_bytes:
             continue
         growth = _growth(life, group, weight, requests, settings)
         if growth is None:
@@ -59,6 +60,13 @@ def _rows_that_matter(last: Floats, floor_bytes: float) -> list[int]:
     order = np.argsort(last, kind="stable")
     trifles = int(np.searchsorted(np.cumsum(last[order]), _TRIFLE * floor_bytes, side="right"))
     return sorted(order[trifles:].tolist())
+
+
+def _held_by(groups: list[Group], last: Floats) -> Floats:
+    """The bytes of each group: (groups,). One sum for all, as there are hundreds."""
+    rows = np.array([row for group in groups for row in group.rows], dtype=np.intp)
+    of = np.repeat(np.arange(len(groups)), [len(group.rows) for group in groups])
+    return np.bincount(of, weights=last[rows], minlength=len(groups)).astype(np.float64)
 
 
 def _growth(
@@ -105,7 +113,7 @@ def _growth_by_level(
 def _cause(
     life: LifeSeries, group: Group, growth: Growth, bound: float, settings: Settings
 ) -> Cause:
-    by_row = _growth_by_row(life, growth)
+    by_row = _growth_by_row(life, growth, group.rows)
     frame, stack = main_line(life.stacks, group.rows, by_row)
     shape = shape_of(growth, settings)
     native = main_native(life.stacks, group.rows, by_row)
@@ -134,13 +142,16 @@ def _kind(growth: Growth, shape: str, *, is_native: bool) -> Kind:
     return "warm-up" if shape == "slowing" and last < 0.25 * first else "filling cache"
 
 
-def _growth_by_row(life: LifeSeries, growth: Growth) -> Floats:
-    """What of the growth each row of the life has, in bytes: (stacks,)."""
+def _growth_by_row(life: LifeSeries, growth: Growth, rows: list[int]) -> Floats:
+    """What of the growth each of these rows has, in bytes; 0 of the others: (stacks,)."""
+    grown = np.zeros(len(life.stacks))
     if growth.by_birth and life.births is not None:
-        since = life.births.edges_s[:-1] >= growth.onset_s
-        return np.asarray(life.births.live_bytes[:, since].sum(axis=1))
-    since_look = int(np.searchsorted(life.time_s, growth.onset_s))
-    return np.maximum(life.live_bytes[:, -1] - life.live_bytes[:, since_look], 0.0)
+        since = int(np.searchsorted(life.births.edges_s[:-1], growth.onset_s))
+        grown[rows] = life.births.live_bytes[rows, since:].sum(axis=1)
+    else:
+        look = int(np.searchsorted(life.time_s, growth.onset_s))
+        grown[rows] = np.maximum(life.live_bytes[rows, -1] - life.live_bytes[rows, look], 0.0)
+    return grown
 
 
 def _join(
@@ -154,7 +165,10 @@ def _join(
 ) -> list[Cause]:
     """Make one cause of those leaks of which one flows through the other's function."""
     leaks = {cause.place: cause for cause in found if cause.leaks}
-    by_row = {place: _growth_by_row(life, cause.growth) for place, cause in leaks.items()}
+    by_row = {
+        place: _growth_by_row(life, cause.growth, growing[place].rows)
+        for place, cause in leaks.items()
+    }
     family = {place: place for place in leaks}
 
     def head(place: Place) -> Place:

@@ -10,10 +10,23 @@ from typing import Any, Literal, TypeAlias
 
 from stanch.detect.groups import Place
 
-Behaviour: TypeAlias = Literal["unbounded", "endless", "bounded", "lost", "unknown"]
-"""unbounded: a container that tells no bound, and grows; its entries may yet expire. endless: one
-that by its kind never drops anything. bounded: at its bound or on the way to it. lost: no Python
-object holds it, a missing decref or a cycle nobody collects. unknown: the answer does not say."""
+Behaviour: TypeAlias = Literal[
+    "unbounded",
+    "never emptied",
+    "endless",
+    "emptied",
+    "maybe bounded",
+    "bounded",
+    "lost",
+    "passing",
+    "unknown",
+]
+"""unbounded: a container that tells no bound, and grows. never emptied: likewise, and no code of
+the program takes anything out. endless: one that by its kind never drops anything. emptied: one
+that some code takes entries out of; they may yet expire. maybe bounded: of a kind that hand-written
+caches are made of. bounded: at its bound or on the way to it. lost: no Python object holds it, a
+missing decref or a cycle nobody collects. passing: a running function holds it, and may let go when
+it returns. unknown: the answer does not say."""
 
 _LOST = ("not reachable from any Python object", "reference held only from C", "uncollectable")
 _HALF = 0.5
@@ -95,16 +108,14 @@ def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
     for one in found:
         if _number(one.get("bound")) is not None:
             return _holder(one, "bounded", grown_bytes)
+    passing: Mapping[str, Any] | None = None
     for one in found:
         name, kind = str(one.get("name", "")), str(one.get("type", ""))
-        # What a running function holds may go when it returns.
         if name.startswith(_PASSING):
+            passing = one
             continue
         if (_number(one.get("growth_per_second")) or 0.0) > 0:
-            if _ENDLESS in kind or _ENDLESS in name:
-                return _holder(one, "endless", grown_bytes)
-            maybe = any(each in kind for each in _MAYBE_BOUNDED)
-            return _holder(one, "unknown" if maybe else "unbounded", grown_bytes)
+            return _holder(one, _unbounded(name, kind, one.get("removed_from")), grown_bytes)
     paths = answer.get("paths")
     for path in paths if isinstance(paths, list) else []:
         if not isinstance(path, Mapping) or (_number(path.get("bytes")) or 0.0) < _HALF * whole:
@@ -112,7 +123,20 @@ def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
         reference = str(path.get("reference", ""))
         if any(lost in reference for lost in _LOST):
             return Holder("lost", name=reference, at_bytes=grown_bytes)
+    if passing is not None:
+        return _holder(passing, "passing", grown_bytes)
     return Holder("unknown", at_bytes=grown_bytes)
+
+
+def _unbounded(name: str, kind: str, removed_from: object) -> Behaviour:
+    """What a container without a bound is that grows."""
+    if _ENDLESS in kind or _ENDLESS in name:
+        return "endless"
+    if any(each in kind for each in _MAYBE_BOUNDED):
+        return "maybe bounded"
+    if removed_from is True:
+        return "emptied"
+    return "never emptied" if removed_from is False else "unbounded"
 
 
 def _holder(one: Mapping[str, Any], behaviour: Behaviour, grown_bytes: float) -> Holder:

@@ -17,7 +17,7 @@ from stanch.detect.room import (
     with_share,
 )
 from stanch.detect.settings import Settings
-from stanch.detect.stages import NOTHING, Known, staged
+from stanch.detect.stages import NOTHING, Known, is_cleared, staged
 from stanch.store.series import LifeSeries
 
 _THREAD_BYTES = 256 * 1024
@@ -53,7 +53,8 @@ def judge(
         causes.append(native)
     room = replace(room, passing_bytes=sum(passing_bytes(cause, settings) for cause in causes))
     causes = [with_share(cause, causes, life, room, settings) for cause in causes]
-    causes += [count_with_share(cause, life, room) for cause in counts]
+    explained = [cause for cause in causes if is_cleared(cause, life, room, known, settings)]
+    causes += [count_with_share(cause, life, room, explained) for cause in counts]
     causes += idle_causes(life, floor)
     slope = _slope(life, causes)
     death = (

@@ -24,20 +24,23 @@ def unexplained_memory(life: LifeSeries, settings: Settings) -> Floats:
     """RSS that the runtime's own memory does not explain, in bytes: (looks,).
 
     For Go that is what it holds from the system. For Python it is the live heap times what
-    allocators add at most; its highest value so far counts, for memory that was once freed need
-    not have gone back to the system. NaN where unknown.
+    allocators add at most. Memory that was once freed need not have gone back to the system, so the
+    highest of it so far counts, less what RSS has fallen since its own highest: what did go back is
+    no growth when it is taken anew. NaN where unknown.
     """
     runtime = life.runtime_bytes
     if life.language == "go":
         explained = runtime
     else:
-        explained = np.nan_to_num(life.heap_bytes, nan=0.0) * settings.overhead
+        # A heap below nothing explains nothing, and makes no memory either.
+        explained = np.maximum(np.nan_to_num(life.heap_bytes, nan=0.0), 0.0) * settings.overhead
         explained = np.where(np.isfinite(life.heap_bytes).any(), explained, np.nan)
         if life.slack_bytes is not None and np.isfinite(life.slack_bytes).any():
             # What allocators hold free is known here, so nothing needs to be allowed for it twice.
             live = np.nan_to_num(life.heap_bytes, nan=0.0)
             explained = np.fmax(explained, live + _known_from_then_on(life.slack_bytes))
-    return life.rss_bytes - np.fmax.accumulate(explained)
+    highest = np.fmax.accumulate(life.rss_bytes) - np.fmax.accumulate(explained)
+    return np.asarray(np.minimum(life.rss_bytes - explained, highest))
 
 
 def _known_from_then_on(values: Floats) -> Floats:
@@ -84,7 +87,7 @@ def native_cause(
         return None
     # The sampled heap is drawn anew as it turns over: its error is that of its level.
     heap = float(np.nan_to_num(life.heap_bytes[-1])) if life.language != "go" else 0.0
-    noise = 4.0 * settings.overhead * math.sqrt(life.period_bytes * heap)
+    noise = 4.0 * settings.overhead * math.sqrt(life.period_bytes * max(heap, 0.0))
     shape = shape_of(growth, settings)
     return Cause(
         kind="native leak" if shape == "steady" else "warm-up",

@@ -1,5 +1,6 @@
 """The room below the limit, and how much of it each growth has taken."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,14 +132,29 @@ def _callers(cause: Cause) -> set[Place]:
     }
 
 
-def count_with_share(cause: Cause, life: LifeSeries, room: Room) -> Cause:
-    """A count takes room with whatever it holds: the memory that grew since it began to."""
+def count_with_share(
+    cause: Cause, life: LifeSeries, room: Room, explained: Sequence[Cause]
+) -> Cause:
+    """A count takes room with whatever it holds: the memory that grew since it began to.
+
+    explained: growths that are no leak, such as a cache that fills meanwhile; theirs is not its.
+    """
     if cause.counted == "fd":
         return _files_share(cause, life)
-    grown = memory_since(life, cause.growth.onset_s)
-    if not cause.leaks or grown is None or grown <= 0:
+    since = cause.growth.onset_s
+    grown = memory_since(life, since)
+    if not cause.leaks or grown is None:
         return cause
-    return replace(cause, share=grown / (grown + room.left_bytes))
+    grown -= sum(_grown_since(other, since) for other in explained)
+    return replace(cause, share=grown / (grown + room.left_bytes) if grown > 0 else 0.0)
+
+
+def _grown_since(cause: Cause, since_s: float) -> float:
+    """What a growth has added since a time, as if it had been even."""
+    growth = cause.growth
+    together_s = min(growth.now_s - since_s, growth.duration_s)
+    part = together_s / growth.duration_s if growth.duration_s > 0 else 0.0
+    return max(growth.grown_until_now, 0.0) * part
 
 
 def _files_share(cause: Cause, life: LifeSeries) -> Cause:

@@ -30,9 +30,16 @@ class Settings:
     as a share of that room, that is surely not accused, and the share of a life that passes
     before a leak is.
     jointly: causes of one request path, taken together, must have taken so many times that share.
-    held: likewise, when a retention search found a container without a bound to keep it; it is no
-    lower, as its entries may yet expire. held_for_good: likewise, when what keeps it never lets go:
-    a cache that was made without a bound, or a reference that nobody has any more.
+    unseen: likewise, of native memory and counts, of which nobody can tell what holds them: an even
+    filling of more than this, in the first life of a service, is rarer than what is allowed.
+    straight: and whose newest third has at least this share of the pace of the middle one: what
+    slows a little may be a pool. straight_held: likewise of what a container without a bound
+    keeps, with more room for noise as the container speaks too.
+    held: likewise, when a retention search found a container without a bound to keep it.
+    emptied: likewise, when some code takes entries out of it, but has not begun to: more than most
+    tables hold whose entries expire. never_emptied: likewise, when no code of the program takes
+    anything out; it may yet be a table that is loaded once. held_for_good: likewise, when what
+    keeps it never lets go: a cache that was made without a bound, or a reference that nobody has.
     changed: likewise, when it is new or steeper than in earlier lives.
     inspected: from this share of the room on a suspect is worth a retention search.
     overhead: bytes of memory per byte of sampled live heap, at most (allocator, rounding).
@@ -60,9 +67,14 @@ class Settings:
     probable: float = 0.25
     confirmed: float = 0.37
     jointly: float = 1.2
-    held: float = 0.22
+    unseen: float = 0.21
+    straight: float = 0.93
+    straight_held: float = 0.85
+    held: float = 0.2
+    emptied: float = 0.3
+    never_emptied: float = 0.18
     held_for_good: float = 0.08
-    changed: float = 0.22
+    changed: float = 0.2
     inspected: float = 0.04
     past_material: float = 0.05
     overhead: float = 1.35

@@ -32,5 +32,5 @@ def weight_variance(object_bytes: Floats, period_bytes: float) -> Floats:
 def noise_bound(variance: float, period_bytes: float, alpha: float) -> float:
     """The sum of noise that is not passed at any time, but with probability alpha; in bytes."""
     rho = _TUNED_FOR_SAMPLES * period_bytes**2
-    total = variance + rho
+    total = max(variance, 0.0) + rho  # a target that tells less than nothing has no noise
     return math.sqrt(total * math.log(total / (rho * alpha**2)))

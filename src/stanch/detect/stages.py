@@ -21,6 +21,9 @@ from stanch.store.series import LifeSeries
 
 _RECENT_LOOKS = 3
 
+_MOSTLY = 0.6
+"""A cause is most of what grows when it makes up this share of the growth of memory."""
+
 NEVER = math.inf
 
 
@@ -61,12 +64,7 @@ def staged(
     """The cause with its stage and the evidence beside its own growth."""
     if not (cause.leaks and cause.kind in LEAKS):
         return cause
-    cause = replace(
-        cause,
-        repeats=any((cause.kind, place) in known.died_of for place in cause.places),
-        holder=known.holder(cause),
-        earlier=known.envelope.relation(cause, life) if known.envelope else Earlier("untold"),
-    )
+    cause = _with_evidence(cause, life, known)
     growth = cause.growth
     watched = (
         is_dying
@@ -77,7 +75,13 @@ def staged(
     )
     if not watched:
         return cause
-    needed = needed_share(cause, room.left_bytes, settings)
+    needed = needed_share(
+        cause,
+        room.left_bytes,
+        settings,
+        straight=_straightness(cause, life),
+        is_unseen=cause.is_count or cause.kind == "native leak",
+    )
     if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
         needed = settings.confirmed
     stage: Stage = "suspect"
@@ -88,10 +92,38 @@ def staged(
     return replace(cause, stage=stage)
 
 
-def needed_share(cause: Cause, left_bytes: float, settings: Settings) -> float:
+def is_cleared(
+    cause: Cause, life: LifeSeries, room: Room, known: Known, settings: Settings
+) -> bool:
+    """Whether a growth is known to be no leak, by its look or by what is known beside it."""
+    if not (cause.leaks and cause.kind in LEAKS):
+        return True
+    known_cause = _with_evidence(cause, life, known)
+    return needed_share(known_cause, room.left_bytes, settings) == NEVER
+
+
+def _with_evidence(cause: Cause, life: LifeSeries, known: Known) -> Cause:
+    return replace(
+        cause,
+        repeats=any((cause.kind, place) in known.died_of for place in cause.places),
+        holder=known.holder(cause),
+        earlier=known.envelope.relation(cause, life) if known.envelope else Earlier("untold"),
+    )
+
+
+def needed_share(
+    cause: Cause,
+    left_bytes: float,
+    settings: Settings,
+    *,
+    straight: float = 1.0,
+    is_unseen: bool = False,
+) -> float:
     """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
 
-    left_bytes: what is left below the limit now.
+    left_bytes: what is left below the limit now. straight: the pace of its newest third as a
+    share of the middle one's.
+    is_unseen: whether no retention search can tell what holds it.
     """
     if cause.repeats:
         return 0.0
@@ -100,13 +132,53 @@ def needed_share(cause: Cause, left_bytes: float, settings: Settings) -> float:
     if cause.earlier.relation == "known":
         return NEVER
     needed = settings.confirmed
+    # Earlier lives that grew alike lived on, so it is no news; else it is as rare as that.
+    grew_alike = cause.earlier.relation == "untold" and cause.earlier.lives > 0
+    if is_unseen and straight >= settings.straight and not grew_alike:
+        needed = settings.unseen
     if cause.earlier.relation in ("new", "steeper"):
-        needed = settings.changed
-    if cause.holder is not None and cause.holder.behaviour in ("endless", "lost"):
-        needed = settings.held_for_good
-    elif cause.holder is not None and cause.holder.behaviour == "unbounded":
-        needed = min(needed, settings.held)
+        needed = min(needed, settings.changed)
+    is_even = straight >= settings.straight_held and not grew_alike
+    match cause.holder.behaviour if cause.holder is not None else "unknown":
+        case "endless" | "lost":
+            return settings.held_for_good
+        case "never emptied" if is_even:
+            return min(needed, settings.never_emptied)
+        case "unbounded" if is_even:
+            return min(needed, settings.held)
+        case "emptied" if is_even:
+            return min(needed, settings.emptied)
+        case "maybe bounded":
+            return settings.confirmed
     return needed
+
+
+def _straightness(cause: Cause, life: LifeSeries) -> float:
+    """The pace of the newest third of a growth as a share of the middle one's.
+
+    A cache that is asked for keys again fills ever more slowly, long before it is full. Memory
+    tells it best, for it is exact; not where others grow as much, nor of Go, whose collector takes
+    memory in leaps.
+    """
+    growth = cause.growth
+    since = memory_since(life, growth.onset_s)
+    own = growth.rates
+    if (
+        life.language != "go"
+        and since is not None
+        and (cause.is_count or growth.grown_until_now > _MOSTLY * since)
+    ):
+        known = np.isfinite(life.memory_bytes)
+        at = np.linspace(growth.onset_s, growth.now_s, 4)
+        memory = np.interp(at, life.time_s[known], life.memory_bytes[known])
+        first, middle, last = np.diff(memory).tolist()
+        own = (first, middle, last)
+    if growth.requests_per_s is not None and min(growth.requests_per_s) > 0:
+        pairs = zip(own, growth.requests_per_s, strict=True)
+        first, middle, last = (pace / requests for pace, requests in pairs)
+        own = (first, middle, last)
+    # The first third has the rubbish of a start in it.
+    return own[2] / own[1] if own[1] > 0 else 0.0
 
 
 def _will_be_full(cause: Cause, holder: Holder, left_bytes: float) -> bool:

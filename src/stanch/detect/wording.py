@@ -61,7 +61,7 @@ def kin_sentences(cause: Cause, kin: Sequence[Cause]) -> list[str]:
 
 def _holder_sentences(cause: Cause) -> list[str]:
     holder = cause.holder
-    if holder is None or holder.behaviour == "unknown":
+    if holder is None or holder.behaviour in ("unknown", "passing"):
         return []
     size = f"{holder.kind}, {holder.length:,} entries" if holder.length is not None else holder.kind
     match holder.behaviour:
@@ -71,7 +71,11 @@ def _holder_sentences(cause: Cause) -> list[str]:
             return [f"{holder.name} ({size}) holds it, and takes {holder.bound:,} at most."]
         case "endless":
             return [f"{holder.name} ({size}) holds it, which never drops anything."]
+    if holder.behaviour in ("emptied", "maybe bounded"):
+        return [f"{holder.name} ({size}) holds it; what it keeps may yet be taken out or expire."]
     pace = f" and gains {holder.per_second:.3g} per s" if holder.per_second else ""
+    if holder.behaviour == "never emptied":
+        return [f"{holder.name} ({size}) holds it{pace}; no code takes anything out of it."]
     return [f"{holder.name} ({size}) holds it{pace}; no bound of it is known."]
 
 

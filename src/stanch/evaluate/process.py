@@ -155,7 +155,8 @@ class Process:
                 kind = "OrderedDict" if opaque and site.true_bytes > 0 else "dict"
                 bound = None if opaque else site.bound
                 name = f"app/{site.name}.py module global TABLE"
-                answer["holders"] = [held | {"name": name, "type": kind, "bound": bound}]
+                seen = {"bound": bound, "removed_from": site.emptied}
+                answer["holders"] = [held | {"name": name, "type": kind} | seen]
         for one in answer["holders"]:
             one["growth_per_second"] = site.growing(self.now_s, self.load(self.now_s))
         return answer if site.kept else None

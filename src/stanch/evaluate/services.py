@@ -155,7 +155,12 @@ def _cache(rng: np.random.Generator, load: float, size: float, fill_s: float, ke
     }[keys]
     share = asks / (load * fill_s)
     return lambda: Cache(
-        "render_page", capacity=capacity, entry_bytes=size / capacity, share=share, keys=keys
+        "render_page",
+        capacity=capacity,
+        entry_bytes=size / capacity,
+        share=share,
+        keys=keys,
+        emptied=True,
     )
 
 
@@ -173,44 +178,53 @@ def leaking_service(
     per_request = rate / frame.load
     history: History = ("none", "clean", "died")[int(rng.integers(3))]
     kept: Kept = ("table", "table", "table", "lru_cache", "lost")[int(rng.integers(5))]
+    emptied = _emptied(rng, spec.leaks_emptied)
     load, makes, onset_s = constant(frame.load), list[Make](), 0.0
     causes, allocating = {"remember"}, set[str]()
     classes = {"leak"}
     options: dict[str, object] = {}
     match kind:
         case "plain":
-            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept, emptied=emptied)]
         case "with cache":
-            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept, emptied=emptied)]
             options["beside"] = _cache(
                 rng, frame.load, 0.15 * frame.room, rng.uniform(0.1, 0.4) * life_s, "uniform"
             )
         case "diurnal":
             load = diurnal(frame.load, rng.uniform(0.3, 1.5) * life_s, rng.random())
-            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept, emptied=emptied)]
         case "native":
             causes, classes = {NATIVE}, {"native leak"}
             options["native"] = lambda now_s: rate * frame.overhead * now_s
         case "tasks":
             causes, allocating, classes = {"wait_receipt"}, {"compose"}, {"task leak"}
-            makes = [lambda: Leak("compose", per_request=per_request, kept=kept)]
+            makes = [lambda: Leak("compose", per_request=per_request, kept=kept, emptied=emptied)]
             each = float(np.exp(rng.uniform(np.log(2), np.log(50)))) * KIB
             options["tasks"] = lambda now_s: 5 + rate * now_s / each
         case "container":
-            makes = [lambda: Container("remember", per_request=per_request)]
+            makes = [lambda: Container("remember", per_request=per_request, emptied=emptied)]
         case "go":
             per_request /= 1.6
-            makes = [lambda: Leak("remember", per_request=per_request, kept=kept)]
+            makes = [lambda: Leak("remember", per_request=per_request, kept=kept, emptied=emptied)]
             options["go"] = True
         case "late":
             onset_s = rng.uniform(0.3, 1.0) * life_s
-            makes = [lambda: Leak("remember", per_request=per_request, start_s=onset_s, kept=kept)]
+            makes = [
+                lambda: Leak(
+                    "remember", per_request=per_request, start_s=onset_s, kept=kept, emptied=emptied
+                )
+            ]
         case "split":
             part = rng.uniform(0.55, 0.75)
             causes, allocating = {"remember"}, {"compose"}
             makes = [
-                lambda: Leak("remember", per_request=part * per_request, kept=kept),
-                lambda: Leak("compose", per_request=(1 - part) * per_request, kept=kept),
+                lambda: Leak(
+                    "remember", per_request=part * per_request, kept=kept, emptied=emptied
+                ),
+                lambda: Leak(
+                    "compose", per_request=(1 - part) * per_request, kept=kept, emptied=emptied
+                ),
             ]
 
     def build(life_rng: np.random.Generator, leaks: bool) -> Process:
@@ -243,6 +257,12 @@ def leaking_service(
     return Service(truth, build, past, 4 * life_s, every_s)
 
 
+def _emptied(rng: np.random.Generator, odds: tuple[float, float]) -> bool | None:
+    """What a search says of the code around a table: the odds of True and of None."""
+    drawn = rng.random()
+    return True if drawn < odds[0] else None if drawn < sum(odds) else False
+
+
 def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> Service:
     """Draw a healthy service of this kind, to be watched for a day."""
     frame = _frame(rng, spec)
@@ -264,7 +284,12 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
         case "expiring":
             size = rng.uniform(0.05, 0.33) * room
             each = size / frame.load / fill_s
-            makes = [lambda: Expiring("remember_token", per_request=each, lives_s=fill_s)]
+            emptied = _emptied(rng, spec.tables_emptied)
+            makes = [
+                lambda: Expiring(
+                    "remember_token", per_request=each, lives_s=fill_s, emptied=emptied
+                )
+            ]
         case "warm-up":
             total, classes = rng.uniform(0.1, 0.4) * room, {"warm-up"}
             makes = [lambda: WarmUp("load_index", total=total, over_s=fill_s)]
@@ -274,7 +299,11 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             makes.append(_cache(rng, frame.load, 0.2 * room, fill_s, "uniform"))
         case "linear loading":
             total = rng.uniform(0.05, 0.2) * room
-            makes = [lambda: WarmUp("load_index", total=total, over_s=fill_s, saturating=False)]
+            makes = [
+                lambda: WarmUp(
+                    "load_index", total=total, over_s=fill_s, saturating=False, emptied=False
+                )
+            ]
             makes.append(_cache(rng, frame.load, 0.2 * room, fill_s, "sequential"))
         case "load ramp" | "diurnal":
             high, classes = frame.load, {"load"}
@@ -295,10 +324,14 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             busy_s = every_s * rng.uniform(0.4, 0.95)
             makes = [lambda: Batch("run_job", total=total, busy_s=busy_s, every_s=every_s)]
         case "go cache":
-            makes = [_cache(rng, frame.load, rng.uniform(0.05, 0.2) * room, fill_s, "uniform")]
+            asked: Keys = "uniform" if rng.random() < 0.5 else "sequential"
+            makes = [_cache(rng, frame.load, rng.uniform(0.05, 0.33) * room / 1.6, fill_s, asked)]
         case "native pool":
             size, classes = rng.uniform(0.05, 0.3) * room * frame.overhead, {"warm-up"}
-            native = lambda now_s: size * -math.expm1(-now_s / fill_s)  # noqa: E731 -- as its kin
+            if rng.random() < 0.5:
+                native = lambda now_s: size * -math.expm1(-now_s / fill_s)  # noqa: E731 -- its kin
+            else:
+                native = lambda now_s: size * min(1.0, now_s / fill_s)  # noqa: E731 -- as its kin
         case "task ramp":
             most = rng.uniform(100, 1000)
             tasks = lambda now_s: 5 + most * min(1.0, now_s / fill_s)  # noqa: E731 -- as its kin

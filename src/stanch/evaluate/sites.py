@@ -64,7 +64,8 @@ class Site:
     """Memory of one function. Subclasses say how it comes and goes in `step`.
 
     object_bytes: size of one object. kept: how a retention search finds it held, "" when the
-    search finds nothing that tells.
+    search finds nothing that tells. emptied: whether the search says that some code takes entries
+    out of what holds it, None when it cannot tell.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Site:
     allocated: float = 0.0
     true_bytes: float = 0.0
     kept: Kept = ""
+    emptied: bool | None = None
 
     def step(self, step: Step) -> None:
         """Advance by one step."""

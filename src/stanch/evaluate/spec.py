@@ -52,6 +52,9 @@ class Spec:
     new_service: share of healthy services without an earlier life; the others have had 1 to 3.
     deploys: share of healthy days in which the service is deployed anew at some time.
     no_bound_told: share of healthy services with a bound that a retention search cannot read.
+    leaks_emptied, tables_emptied: odds that the search says some code takes entries out of a table
+    that leaks, or of one whose entries expire, and that it cannot tell; else it says none does,
+    which of the latter is wrong.
     period_bytes: the sampler's mean interval.
     """
 
@@ -65,6 +68,8 @@ class Spec:
     new_service: float = 0.1
     deploys: float = 0.3
     no_bound_told: float = 0.1
+    leaks_emptied: tuple[float, float] = (0.35, 0.15)
+    tables_emptied: tuple[float, float] = (0.8, 0.17)
     period_bytes: float = 512 * 1024.0
 
     def to_dict(self) -> dict[str, Any]:
