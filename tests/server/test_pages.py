@@ -246,6 +246,9 @@ def test_who_asks_too_often_is_told_when_to_come_back(store: SqlStore, tmp_path:
         assert [answer.status_code for answer in answers] == [400, 429, 429]
         assert whose in answers[1].text
         assert 500 < int(answers[1].headers["retry-after"]) <= 1000
+        with serving_application(application) as base:
+            broken = {"authorization": "Bearer " + push.replace("_shop_", "_")}
+            assert httpx.get(base, headers=broken).status_code in (401, 429)
     log = (tmp_path / "audit.jsonl").read_text()
     assert '"token": "shop"' in log and '"status": "429"' in log
     assert push not in log and push.rpartition("_")[2] not in log

@@ -59,7 +59,8 @@ def ask(
             if answer.status_code not in _AGAIN:
                 return answer
             asked = answer.headers.get("Retry-After", "")
-            pause_s = min(float(asked), _LONGEST_PAUSE_S) if asked.isdigit() else pause_s
+            if asked.isascii() and asked.isdigit():
+                pause_s = min(float(asked), _LONGEST_PAUSE_S)
             if time.monotonic() + pause_s > until_s:
                 return answer
         except httpx.HTTPError as error:

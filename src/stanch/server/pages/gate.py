@@ -70,12 +70,22 @@ class Gate:
                 "refused",
                 status=str(refusal.status_code),
                 sender=_sender(asked),
-                token=_named(_shown(asked)),
+                token=self._named(_shown(asked)),
                 path=asked.url.path,
             )
             await refusal(scope, receive, with_headers)
         else:
             await self._app(scope, receive, with_headers)
+
+    def _named(self, shown: str) -> str:
+        """The name in a token that was shown; "" unless there is a token of this name: what else
+        stands there may be a part of a secret."""
+        name = shown.partition("_")[2].partition("_")[0]
+        try:
+            known = self._tokens.listed() if self._tokens is not None else ()
+        except TokenError:
+            return ""
+        return name if any(token.name == name for token in known) else ""
 
     def _refusal(self, asked: HTTPConnection) -> Response | None:
         path = asked.url.path
@@ -109,12 +119,6 @@ def _too_often(what: str, wait_s: int) -> Response:
 
 def _sender(asked: HTTPConnection) -> str:
     return asked.client.host if asked.client is not None else "a unix socket"
-
-
-def _named(shown: str) -> str:
-    """The name in a token that was shown, without its secret; "" where it is none of ours."""
-    prefix, _, rest = shown.partition("_")
-    return rest.partition("_")[0] if prefix == "stanch" else ""
 
 
 def _judged(token: Token | None, wanted: Role, asked: HTTPConnection) -> Response | None:
