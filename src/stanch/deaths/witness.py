@@ -39,7 +39,7 @@ _SAME_START_S = 3.0
 _MOST_TARGETS = 1000
 _OOM_KILLS = "stanch_memory_oom_kills_total"
 _AFTERMATH_S = 30.0
-"""Who ends a container after the kernel has killed one of its processes does so within this."""
+"""Who ends a container after one of its processes was killed or crashed does so within this."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class _Watched:
     group: MemoryGroup | None = None
     oom_kills: int | None = None
     forecast: Forecast | None = None
-    oom_death: Death | None = None
+    first_death: Death | None = None
 
 
 class DeathWatch:
@@ -281,11 +281,11 @@ class DeathWatch:
             forecast=watched.forecast,
             container=container,
         )
-        if is_whole and not clean and _is_aftermath(watched.oom_death, when):
+        if is_whole and not clean and _is_aftermath(watched.first_death, when):
             # A look came between the kill of one process and the end of the others by whoever
             # started them: that is one death, of which the killed one tells.
             self._watched.pop(target, None)
-            return self._add_to(watched.oom_death, death)
+            return self._add_to(watched.first_death, death)
         if autopsy is not None:
             death = with_autopsy(death, autopsy, source, when - taken_unix)
         if is_whole:
@@ -294,7 +294,7 @@ class DeathWatch:
             watched.forecast = None
             for process in ended:
                 watched.processes.pop(process.pid, None)
-            watched.oom_death = death if death.cause == "oom" else None
+            watched.first_death = death if death.cause in ("oom", "crash") else None
         return self._write(death, autopsy)
 
     def _add_to(self, known: Death, rest: Death) -> Death:
@@ -426,8 +426,8 @@ def _start_unix(pid: int, root: Path) -> float | None:
     return None if ticks is None else time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _is_aftermath(oom_death: Death | None, when_unix: float) -> TypeGuard[Death]:
-    return oom_death is not None and abs(when_unix - oom_death.died_unix) <= _AFTERMATH_S
+def _is_aftermath(first_death: Death | None, when_unix: float) -> TypeGuard[Death]:
+    return first_death is not None and abs(when_unix - first_death.died_unix) <= _AFTERMATH_S
 
 
 def _near_limit(memory: float | None, rise: float, limit: float | None) -> bool | None:
