@@ -53,6 +53,33 @@ def shop() -> Iterator[str]:
         yield text.split()[0]
 
 
+LOOP = """
+import asyncio, threading, time
+sampler.start(interval_bytes=512, service="shop")
+KEPT = set()
+OWNER = [[[[[[[[[[[[KEPT]]]]]]]]]]]]
+del globals()["KEPT"]
+def keep(kept):
+    for n in range(2000): kept.add(bytes([n % 250]) * 300 + str(n).encode())
+def innermost():
+    kept = OWNER
+    while type(kept) is list:
+        kept = kept[0]
+    return kept
+async def main():
+    keep(innermost())
+    loop = asyncio.get_running_loop()
+    while True:
+        for _ in range(20):
+            loop.call_soon(innermost().discard, b"")
+        await asyncio.sleep(0)
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+time.sleep(0.5)
+endpoint, _ = serve("127.0.0.1:0", service="shop")
+ready(endpoint.address)
+"""
+
+
 @pytest.fixture(scope="module")
 def config_line() -> Iterator[tuple[str, str]]:
     """The address of another such host, and the place of its line that makes CONFIG."""
@@ -197,3 +224,11 @@ def _check_run(runs: Runs) -> None:
         assert answer["pid"] == pid
         assert answer["paths"][0]["reference"].endswith("module global KEPT")
         process.communicate("", timeout=60)
+
+
+def test_callbacks_that_are_about_to_run_do_not_hide_what_lasts() -> None:
+    """A busy event loop holds for a moment what a longer path holds for good: that one is told."""
+    with host(LOOP) as (_, text):
+        for _ in range(5):
+            (path, *_) = why(text, function="keep")["paths"]
+            assert path["reference"] == "__main__ module global OWNER"

@@ -62,6 +62,37 @@ def test_roots_and_references_have_names(run_python: RunPython) -> None:
     )
 
 
+def test_what_holds_for_the_moment_only_is_told_last(run_python: RunPython) -> None:
+    """A queue on a short way to what a longer one holds too is passed over, unless it is alone."""
+    run_python(
+        program(
+            """
+            sampler.start(interval_bytes=512)
+            QUEUE = collections.deque()
+            class Deliveries: pass
+            OWNER = [[Deliveries()]]
+            OWNER[0][0].following = set()
+            def both():
+                for n in range(200):
+                    one = (bytes(300), n, [])
+                    OWNER[0][0].following.add(one[0] + bytes([n, n]))
+                QUEUE.append(OWNER[0][0].following.discard)
+            def alone():
+                QUEUE.append([bytes(300) for n in range(200)])
+            both()
+            way = main_way("both")
+            assert way.startswith("__main__ module global QUEUE (deque) -> "), way
+            expect("__main__ module global OWNER (list) -> list -> Deliveries"
+                   " -> Deliveries.following (set) -> bytes", "both", late=(QUEUE,))
+            alone()
+            way = main_way("alone", late=(QUEUE,))
+            assert way == "a queue of what is about to run (deque) -> list -> bytes", way
+            assert not look("alone", late=(QUEUE, {}, [])).limits
+            """
+        )
+    )
+
+
 def test_threads_contexts_and_tasks_have_names(run_python: RunPython) -> None:
     """Thread locals, context variables, suspended coroutines and tasks are called that."""
     run_python(

@@ -17,6 +17,7 @@ from typing import Any
 
 from stanch import sampler
 from stanch.agent.removers import removed_from
+from stanch.agent.tasks import passing_queues
 from stanch.sampler import TableImage
 from stanch.sampler.holders import Reference, merge_paths
 from stanch.sampler.retention import Limit, Search, search
@@ -81,6 +82,7 @@ class Retention:
         result = search(
             stacks,
             files=_files(image, stacks),
+            late=passing_queues(),
             resident_bytes=resident_bytes,
             in_process=wanted.in_process,
             values=wanted.values,

@@ -8,6 +8,7 @@ find the loops, and those that run stand in the frames of their threads.
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import Any
 from stanch.agent.stacks import MAX_DEPTH, Place, Stack
 
 MAX_TASKS = 100_000
+_MAX_ASKED = 10_000  # for their loops, of which there are few
 MAX_FRAMES = 10_000  # of one thread, on the way out to the loop that it runs
 _ASKS_LOOPS = sys.hexversion >= 0x030E0000
 
@@ -43,6 +45,21 @@ def current_tasks() -> Tasks:
     found = _registered(module)
     kept = tuple(task for task in found[:MAX_TASKS] if not task.done())
     return Tasks(kept, max(len(found) - MAX_TASKS, 0))
+
+
+def passing_queues() -> tuple[object, ...]:
+    """Return what asyncio holds for the moment only: the tasks that run right now, and for each
+    loop that has tasks the callbacks that it is about to run."""
+    module = sys.modules.get("asyncio.tasks")
+    if module is None:
+        return ()
+    held = [getattr(module, "_current_tasks", None)]
+    for task in _registered(module)[:_MAX_ASKED]:
+        try:
+            held.append(getattr(task.get_loop(), "_ready", None))
+        except Exception:  # a task of somebody else's kind
+            continue
+    return tuple({id(one): one for one in held if isinstance(one, deque | dict)}.values())
 
 
 def _registered(module: Any) -> list[Any]:

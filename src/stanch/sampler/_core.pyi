@@ -36,6 +36,7 @@ def retain(
     time_ns: int,
     memory_bytes: int,
     files: tuple[str, ...],
+    late: tuple[object, ...],
     ndarray: type | None,
     values: bool,
     in_process: bool,

@@ -185,6 +185,8 @@ def _root_step(node: Node, kind: str) -> tuple[str, str] | None:
             return "the state of a thread", kind
         case Root.INTERPRETER:
             return "the interpreter itself (a cache of names, at exit, at fork)", kind
+        case Root.LATE:
+            return "a queue of what is about to run", kind
         case Root.NATIVE:
             return NATIVE, kind
         case Root.GARBAGE:

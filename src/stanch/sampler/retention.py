@@ -40,7 +40,8 @@ class Root(IntEnum):
     INTERPRETER = 4
     NATIVE = 5
     GARBAGE = 6
-    NONE = 7
+    LATE = 7
+    NONE = 8
 
 
 class Edge(IntEnum):
@@ -153,6 +154,7 @@ def search(
     stacks: Collection[int],
     *,
     files: tuple[str, ...] = (),
+    late: tuple[object, ...] = (),
     resident_bytes: int = 0,
     max_targets: int = MAX_TARGETS,
     in_process: bool = False,
@@ -162,7 +164,9 @@ def search(
     """Search for what keeps the live samples of these stacks alive.
 
     files: modules of these files give their names first where an object has several.
-    resident_bytes: of this process; the search takes at most a quarter of it, or 32 MiB.
+    late: different objects that hold others for the moment only; paths through them are told
+    where there is no other. resident_bytes: of this process; the search takes at most a quarter of
+    it, or 32 MiB.
     values: show the keys of containers too. seconds: the longest the search may run.
     Raises SamplerError when sampling does not run, SearchError when a search is not possible.
     """
@@ -186,6 +190,7 @@ def search(
             time_ns=int(longest_s * 1e9),
             memory_bytes=own_bytes,
             files=files,
+            late=late,
             ndarray=vars(numpy).get("ndarray") if type(numpy) is type(sys) else None,
             values=values,
             in_process=in_process,

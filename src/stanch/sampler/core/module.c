@@ -173,18 +173,19 @@ static PyObject *live_figures(PyObject *self, PyObject *unused) {
 #if PY_VERSION_HEX < 0x030E0000
 static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"stacks",     "max_targets", "time_ns",       "memory_bytes",
-                            "files",      "ndarray",     "values",        "in_process",
+                            "files",      "late",        "ndarray",       "values",
+                            "in_process",
                             "usage_path", "usage_ceiling", NULL};
     const char *stacks;
     Py_ssize_t stacks_used;
     unsigned long long time_ns, memory_bytes, usage_ceiling;
     unsigned int max_targets;
-    PyObject *files, *ndarray;
+    PyObject *files, *late, *ndarray;
     int values, in_process;
     const char *usage_path;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y#IKKO!OppzK", names, &stacks, &stacks_used,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y#IKKO!O!OppzK", names, &stacks, &stacks_used,
                                      &max_targets, &time_ns, &memory_bytes, &PyTuple_Type, &files,
-                                     &ndarray, &values, &in_process, &usage_path, &usage_ceiling))
+                                     &PyTuple_Type, &late, &ndarray, &values, &in_process, &usage_path, &usage_ceiling))
         return NULL;
     if (max_targets < 1 || max_targets > RETAIN_MAX_TARGETS || stacks_used > UINT32_MAX)
         return PyErr_Format(PyExc_ValueError, "max_targets is %u", max_targets);
@@ -194,6 +195,7 @@ static PyObject *retain(PyObject *self, PyObject *args, PyObject *kwargs) {
                               .time_ns = time_ns,
                               .memory_bytes = memory_bytes,
                               .files = files,
+                              .late = late,
                               .ndarray = PyType_Check(ndarray) ? (PyTypeObject *)ndarray : NULL,
                               .values = values,
                               .in_process = in_process,

@@ -40,6 +40,7 @@ enum retain_root {
     ROOT_INTERPRETER,
     ROOT_NATIVE,  /* only something else than a Python object refers to it */
     ROOT_GARBAGE, /* a cycle that the collector has not taken yet */
+    ROOT_LATE,    /* what holds for the moment only */
     ROOT_KINDS
 };
 
@@ -75,6 +76,7 @@ typedef struct {
     uint64_t time_ns;
     uint64_t memory_bytes;  /* of the search itself */
     PyObject *files;        /* tuple of str: modules of these files are looked at first */
+    PyObject *late;         /* tuple of objects that hold for the moment only: looked into last */
     PyTypeObject *ndarray;  /* borrowed; NULL without numpy */
     bool values;            /* show the keys of containers */
     bool in_process;

@@ -294,7 +294,33 @@ static void push_threads(walk *walk) {
     }
 }
 
+/* What holds others for the moment only, such as callbacks that are about to run, counts as seen
+ * until all else was looked into: whatever lasts and holds the same is told. */
+static void hold_back(walk *walk) {
+    bool full = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(walk->options->late); i++)
+        address_set_test_and_add(&walk->seen, (uintptr_t)PyTuple_GET_ITEM(walk->options->late, i),
+                                 &full);
+    if (full) walk->flags |= FLAG_MEMORY;
+}
+
+static void push_held_back(walk *walk) {
+    uint32_t root = walk_add_root(walk, ROOT_LATE, NULL, NULL);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(walk->options->late); i++) {
+        if (walk->used >= walk->capacity) {
+            walk->flags |= FLAG_MEMORY;
+            return;
+        }
+        PyObject *object = PyTuple_GET_ITEM(walk->options->late, i);
+        size_t before = info_of(walk, Py_TYPE(object))->before;
+        walk->queue[walk->used] = (walk_entry){object, IS_ROOT | root};
+        found_object(walk, object, before, walk->used, NULL);
+        walk->used++;
+    }
+}
+
 void walk_all(walk *walk) {
+    hold_back(walk);
     push_modules(walk, true);
     push_modules(walk, false);
     walk_drain(walk);
@@ -304,6 +330,7 @@ void walk_all(walk *walk) {
     push_threads(walk);
     walk_drain(walk);
     if (!walk->unresolved || walk_over(walk)) return;
+    push_held_back(walk);
     walk->holder = IS_ROOT | walk_add_root(walk, ROOT_INTERPRETER, NULL, NULL);
     layout_visit_interpreter(walk->interpreter, visit, walk);
     walk_drain(walk);
