@@ -55,6 +55,9 @@ def test_a_leak_is_marked_and_unmarked(data: Path) -> None:
     unmarked = stanch("alarms", "unmark", beginning, "--data", data)
     assert unmarked.out == f"no longer marked: {leak().title}\n"
     assert stanch("alarms", "unmark", beginning, "--data", data).code == 1
+    log = [json.loads(line) for line in (data / "audit.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in log] == ["marked known", "unmarked"]
+    assert all(line["by"] and line["what"] == leak().title for line in log)
 
 
 def test_windows_come_and_go(data: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from stanch.cli.main import build_parser
 from stanch.kube import Cluster, KubeSession, KubeTargets, Leadership
 from stanch.kube.eviction import evict, is_there
+from tests.collect.answers import Answer
+from tests.collect.answers import serving as answering
 from tests.kube.samples import PATIENCE_S, pod, serving, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +160,63 @@ def test_what_the_chart_renders_is_valid_and_restricted(values: dict[str, object
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     claims = {"data"} if "data_size" in values else set()
     assert mounted == {volume["name"] for volume in spec["volumes"]} | claims
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"server_data_size": "20Gi", "namespaces": ["shop", "cart"], "secret": "s"},
+        {"server_store": "http://clickhouse:8123", "secret": "s", "tokenKey": "t", "caKey": "c"},
+    ],
+)
+def test_the_server_is_restricted_and_reads_what_it_is_told(
+    values: dict[str, object], tmp_path: Path
+) -> None:
+    """Beside the watch, under labels of its own; its arguments are those of the command."""
+    manifests = rendered(server_enabled=True, **values)
+    check(manifests)
+    watch, server = pods(manifests)
+    if watch["containers"][0]["name"] == "server":
+        watch, server = server, watch
+    check_restricted(server)
+    (container,) = server["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+    arguments = build_parser().parse_args(container["args"])
+    namespaces = values.get("namespaces", ["stanch"])
+    assert isinstance(namespaces, list)
+    assert arguments.targets == [f"kubernetes:{name}" for name in namespaces]
+    assert arguments.listen == "127.0.0.1:4041"
+    assert str(arguments.token_file) == ("/etc/stanch-secret/t" if "tokenKey" in values else "None")
+    selectors = [
+        each["spec"]["selector"]["matchLabels"]
+        for each in manifests
+        if each["kind"] in ("Deployment", "StatefulSet")
+    ]
+    assert selectors[0] != selectors[1]
+    (policy,) = [each for each in manifests if each["kind"] == "NetworkPolicy"]
+    names = policy["spec"]["podSelector"]["matchExpressions"][1]["values"]
+    assert {one["app.kubernetes.io/name"] for one in selectors} == set(names)
+
+
+@needs_helm
+def test_the_server_s_probe_asks_a_server(tmp_path: Path) -> None:
+    """Its command ends with 0 when the server is ready, and with another status when it is not."""
+    (container,) = (
+        one
+        for spec in pods(rendered(server_enabled=True))
+        for one in spec["containers"]
+        if one["name"] == "server"
+    )
+    command = container["readinessProbe"]["exec"]["command"]
+    with answering({"/readyz": Answer(b"{}")}) as served:
+        asked = [sys.executable, *command[1:]]
+        asked[-1] = asked[-1].replace("http://127.0.0.1:4041", served.url)
+        assert subprocess.run(asked, timeout=PATIENCE_S).returncode == 0
+        served.answers["/readyz"] = Answer(b"{}", 503)
+        done = subprocess.run(asked, timeout=PATIENCE_S, capture_output=True)
+        assert done.returncode != 0
 
 
 @needs_helm

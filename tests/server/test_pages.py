@@ -266,6 +266,7 @@ def test_the_server_tells_of_itself(store: SqlStore, tmp_path: Path) -> None:
         body = heap_bytes({"f": 1000}, time_s=time.time())
         for content in (body, body, b"nonsense"):
             httpx.post(f"{base}/api/v1/push", content=content, headers={"X-Stanch-Service": "s"})
+        httpx.post(f"{base}/api/v1/push", headers={"origin": "https://evil.example"})
         answer = httpx.get(f"{base}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     told = parse_exposition(answer.content)
@@ -273,7 +274,7 @@ def test_the_server_tells_of_itself(store: SqlStore, tmp_path: Path) -> None:
         metric.labels["outcome"]: metric.value
         for metric in told.metrics["stanch_server_pushes_total"]
     }
-    assert outcomes == {"taken": 1.0, "again": 1.0, "refused": 1.0, "full": 0.0}
+    assert outcomes == {"taken": 1.0, "again": 1.0, "refused": 2.0, "full": 0.0}
     (down,) = [
         metric
         for metric in told.metrics["stanch_server_target_up"]

@@ -122,6 +122,7 @@ def _mark(arguments: argparse.Namespace) -> int:
         )
         with journal.write() as transaction:
             set_mark(transaction, mark)
+    _note(arguments, f"marked {arguments.verdict}", alarm.title)
     print(f"marked {arguments.verdict}: {alarm.title}")
     return 0
 
@@ -134,6 +135,7 @@ def _unmark(arguments: argparse.Namespace) -> int:
         with journal.write() as transaction:
             if not remove_mark(transaction, alarm.fingerprint):
                 raise CliError(f"{alarm.fingerprint} has no mark")
+    _note(arguments, "unmarked", alarm.title)
     print(f"no longer marked: {alarm.title}")
     return 0
 
@@ -176,6 +178,7 @@ def _quiet(arguments: argparse.Namespace) -> int:
             )
     except (SilenceError, ValueError) as error:
         raise CliError(str(error), 2) from error
+    _note(arguments, "window added", f"{number}: {arguments.service}")
     print(f"window {number}: {arguments.service} is quiet from {_clock(begins)} for {length_s:g} s")
     return 0
 
@@ -203,6 +206,7 @@ def _unquiet(arguments: argparse.Namespace) -> int:
     with open_journal(arguments) as journal, journal.write() as transaction:
         if not remove_window(transaction, arguments.number):
             raise CliError(f"there is no window {arguments.number}", 2)
+    _note(arguments, "window removed", str(arguments.number))
     print(f"window {arguments.number} is removed")
     return 0
 
@@ -270,6 +274,14 @@ def _try(name: str, receiver: "Receiver") -> bool:
         receiver.close()
     print(f"{name}: delivered")
     return True
+
+
+def _note(arguments: argparse.Namespace, event: str, what: str) -> None:
+    """Put what somebody has silenced into the audit log."""
+    from stanch.journal import default_directory
+    from stanch.server.audit import AuditLog
+
+    AuditLog(arguments.data or default_directory()).note(event, by=_who(), what=what)
 
 
 def _who() -> str:

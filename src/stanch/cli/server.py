@@ -23,6 +23,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:4041")
     parser.add_argument("--store", metavar="URL", help="a ClickHouse instead of the data directory")
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings, see docs/server.md")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="token for the targets")
+    parser.add_argument("--ca", metavar="FILE", type=Path, help="CA of their certificates")
     parser.add_argument("--every", metavar="DURATION", help="time between scrapes (15s)")
     parser.set_defaults(run=run)
 
@@ -49,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
             "listen": arguments.listen,
             "store": arguments.store,
             "targets": tuple(arguments.targets) or None,
+            "token_file": arguments.token_file,
+            "ca": arguments.ca,
             "every_s": seconds_of("--every", arguments.every) if arguments.every else None,
         }
         chosen = {name: value for name, value in given.items() if value is not None}

@@ -25,6 +25,8 @@ SETTINGS = (
     Setting("listen", f"`{DEFAULT_LISTEN}`", "HOST:PORT; beyond loopback it needs TLS and tokens"),
     Setting("store", "`chdb`", "`chdb` for the data directory, or http[s]://... of a ClickHouse"),
     Setting("targets", "none", "what to scrape: addresses, files, lists by HTTP, Kubernetes"),
+    Setting("token_file", "none", "file with the bearer token for targets, read anew each time"),
+    Setting("ca", "the system's", "PEM file that the certificates of targets are checked by"),
     Setting("every", "`15s`", "time between two scrapes of a target"),
     Setting("kubeconfig", "the pod's", "how to reach the cluster of `kubernetes:` targets"),
     Setting("lease", "none", "[NAMESPACE/]NAME: of several servers the one that holds it alarms"),
@@ -38,7 +40,7 @@ SETTINGS = (
 )
 
 
-_PATHS = ("alarms", "kubeconfig", "tls_cert", "tls_key")
+_PATHS = ("alarms", "ca", "token_file", "kubeconfig", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class ServerConfiguration:
     listen: str = DEFAULT_LISTEN
     store: str = "chdb"
     targets: tuple[str, ...] = ()
+    token_file: Path | None = None
+    ca: Path | None = None
     every_s: float = 15.0
     kubeconfig: Path | None = None
     lease: str = ""

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stanch.alert.configuration import read_configuration
+from stanch.collect import TargetDefaults
 from stanch.collect.received import Receiver
 from stanch.journal import JournalError
 from stanch.kube import ClusterError
@@ -54,7 +55,7 @@ def serve(
         try:
             source, cluster = sources_of(
                 configuration.targets,
-                None,
+                _defaults(configuration),
                 ending,
                 kubeconfig=configuration.kubeconfig,
                 lease=configuration.lease,
@@ -81,6 +82,14 @@ def serve(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(http_settings(application, configuration)).run(sockets=[listener])
+
+
+def _defaults(configuration: ServerConfiguration) -> TargetDefaults:
+    token_file, ca = configuration.token_file, configuration.ca
+    return TargetDefaults(
+        token_file=None if token_file is None else str(token_file),
+        ca_file=None if ca is None else str(ca),
+    )
 
 
 def _told(

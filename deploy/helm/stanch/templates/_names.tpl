@@ -10,6 +10,17 @@ app.kubernetes.io/name: stanch
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "stanch.serverLabels" -}}
+{{ include "stanch.serverSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "stanch.serverSelector" -}}
+app.kubernetes.io/name: stanch-server
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{/* Everything but who may evict: what a watched namespace must allow. */}}
 {{- define "stanch.rules" -}}
 - apiGroups: [""]

@@ -31,6 +31,8 @@ from stanch.server.configuration import ServerConfiguration
 from stanch.server.ingest import BodyError, ingest_routes, read_body
 from stanch.server.ledger import finding_of
 from stanch.server.limits import Buckets
+from stanch.server.openapi import PATH as OPENAPI_PATH
+from stanch.server.openapi import document
 from stanch.server.pages.charts import Mark, memory_chart, rate_chart, spark
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
@@ -88,6 +90,7 @@ def make_application(
         Route("/healthz", pages.healthz),
         Route("/readyz", pages.readyz),
         Route("/metrics", pages.metrics),
+        Route(OPENAPI_PATH, pages.openapi),
         Mount("/flame", StaticFiles(packages=[("stanch.flame", "static")])),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         *ingest_routes(receiver, counters),
@@ -98,6 +101,7 @@ def make_application(
         Buckets(configuration.sender_rate),
         Buckets(configuration.token_rate),
         audit,
+        counters,
     )
     return Starlette(routes=routes, middleware=[gate], lifespan=lifespan)
 
@@ -267,6 +271,10 @@ class _Pages:
         except StoreError as error:
             return JSONResponse({"status": "not ready", "why": str(error)}, 503)
         return JSONResponse({"status": "ready"})
+
+    async def openapi(self, request: Request) -> Response:
+        """The interface for programs."""
+        return JSONResponse(document())
 
     async def metrics(self, request: Request) -> Response:
         """What Prometheus asks for."""

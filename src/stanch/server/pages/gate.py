@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stanch.server.audit import AuditLog
 from stanch.server.limits import Buckets
+from stanch.server.telemetry import Counters
 from stanch.server.tokens import Role, Token, TokenError, Tokens, allows
 
 COOKIE = "stanch_token"
@@ -45,12 +46,14 @@ class Gate:
         senders: Buckets,
         pushers: Buckets,
         audit: AuditLog,
+        counters: Counters,
     ) -> None:
         self._app = app
         self._tokens = tokens
         self._senders = senders
         self._pushers = pushers
         self._audit = audit
+        self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or refuse it."""
@@ -66,6 +69,8 @@ class Gate:
         asked = HTTPConnection(scope)
         refusal = self._refusal(asked)
         if refusal is not None:
+            if asked.url.path in _PUSH:
+                self._counters.note("refused")
             self._audit.note(
                 "refused",
                 status=str(refusal.status_code),
