@@ -3,21 +3,17 @@
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
-import os
 import resource
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
+from stanch.agent.exposition import Family, open_files, resident_bytes
+from stanch.agent.exposition import exposition as text_of
 from stanch.store.history import History
 from stanch.version import __version__
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_STATM = Path("/proc/self/statm")
-_FILES = Path("/proc/self/fd")
 _MOST_TARGETS = 5000
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Counters:
@@ -42,23 +38,21 @@ class Counters:
 
 def exposition(history: History, counters: Counters, started_unix: float) -> str:
     """All metrics as text. Raises StoreError."""
-    return "\n".join(_lines(history, counters, started_unix)) + "\n"
+    return text_of(_families(history, counters, started_unix))
 
 
-def _lines(history: History, counters: Counters, started_unix: float) -> Iterator[str]:
+def _families(history: History, counters: Counters, started_unix: float) -> Iterator[Family]:
     counts, received = counters.read()
     storage = history.storage()
     targets = history.targets()[:_MOST_TARGETS]
-    yield from _metric(
-        "stanch_server_info", "gauge", "The version.", [({"version": __version__}, 1)]
-    )
-    yield from _metric(
+    yield _family("stanch_server_info", "gauge", "The version.", [({"version": __version__}, 1)])
+    yield _family(
         "stanch_server_target_up",
         "gauge",
         "Whether the last scrape of a target, or its last push, was good.",
         [(_of(one.service, one.instance), int(not one.error)) for one in targets],
     )
-    yield from _metric(
+    yield _family(
         "stanch_server_scrape_duration_seconds",
         "gauge",
         "How long the last scrape of a target took.",
@@ -68,13 +62,13 @@ def _lines(history: History, counters: Counters, started_unix: float) -> Iterato
             if one.duration_s is not None
         ],
     )
-    yield from _metric(
+    yield _family(
         "stanch_server_pushes_total",
         "counter",
         "Profiles that were pushed, by what became of them.",
         [({"outcome": outcome}, count) for outcome, count in sorted(counts.items())],
     )
-    yield from _metric(
+    yield _family(
         "stanch_server_received_bytes_total", "counter", "Bytes of them.", [({}, received)]
     )
     for name, text, value in (
@@ -85,27 +79,26 @@ def _lines(history: History, counters: Counters, started_unix: float) -> Iterato
         ("store_skipped_profiles", "Known before, so kept once.", storage.skipped_profiles),
     ):
         if value is not None:
-            yield from _metric(f"stanch_server_{name}", "gauge", text, [({}, value)])
+            yield _family(f"stanch_server_{name}", "gauge", text, [({}, value)])
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    pages = int(_STATM.read_text().split()[1])
     for name, kind, text, number in (
-        ("process_resident_memory_bytes", "gauge", "RSS.", pages * os.sysconf("SC_PAGE_SIZE")),
+        ("process_resident_memory_bytes", "gauge", "RSS.", resident_bytes()),
         ("process_cpu_seconds_total", "counter", "CPU time.", usage.ru_utime + usage.ru_stime),
         ("process_start_time_seconds", "gauge", "Unix time of the start.", started_unix),
-        ("process_open_fds", "gauge", "Open files.", len(list(_FILES.iterdir()))),
+        ("process_open_fds", "gauge", "Open files.", open_files()),
     ):
-        yield from _metric(name, kind, text, [({}, number)])
+        if number is not None:
+            yield _family(name, kind, text, [({}, number)])
 
 
 def _of(service: str, instance: str) -> dict[str, str]:
     return {"service": service, "instance": instance}
 
 
-def _metric(
+def _family(
     name: str, kind: str, text: str, values: Iterable[tuple[Mapping[str, str], float]]
-) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
+) -> Family:
+    family = Family(name, kind, text)
     for labels, value in values:
-        told = ",".join(f'{key}="{label.translate(_ESCAPES)}"' for key, label in labels.items())
-        yield f"{name}{{{told}}} {value:.17g}" if told else f"{name} {value:.17g}"
+        family.add(value, labels)
+    return family

@@ -24,6 +24,7 @@ from starlette.responses import (
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from stanch.agent.exposition import CONTENT_TYPE
 from stanch.collect.received import Receiver
 from stanch.detect import finding_facts, finding_title, size_text, time_text
 from stanch.server.audit import AuditLog
@@ -39,7 +40,7 @@ from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage
 from stanch.server.pages.gate import COOKIE, Gate
 from stanch.server.pages.source import Sources
-from stanch.server.telemetry import CONTENT_TYPE, Counters, exposition
+from stanch.server.telemetry import Counters, exposition
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
 from stanch.store.history import History, LifeRow, TimeRange
