@@ -116,7 +116,7 @@ class Leadership:
         for _ in range(_LOOKS):
             await self._pause(RENEW_S / _LOOKS * random.uniform(0.8, 1.0))
             with self._lock:
-                if self._left is not left:
+                if self._left != left:
                     return
 
     async def _try(self) -> None:
