@@ -10,7 +10,7 @@ PYTHON ?= python3
 EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
 	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-pages demo-fixed demo-recycle test sanitize check lint bench lock clickhouse dev clean
+.PHONY: demo demo-pages demo-fixed demo-recycle test environments test-first test-each sanitize check lint bench lock clickhouse dev clean
 
 demo:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --pages build/demo $(ARGS)
@@ -27,19 +27,35 @@ demo-fixed:
 demo-recycle:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --recycle $(ARGS)
 
-test:
-	@set -e; envs=$$($(PYTHON) tools/environments.py all); \
-	set -- $$envs; main=$$1; shift; \
-	echo "== tests on $${main##*/}"; $$main/bin/python -m pytest tests $(ARGS); \
+# The first environment runs everything, and beside it the others run what depends on the interpreter.
+test: environments
+	@$(MAKE) --no-print-directory -j2 test-first test-each
+
+environments:
+	@$(PYTHON) tools/environments.py all >/dev/null
+
+test-first:
+	@env=$$($(PYTHON) tools/environments.py main); \
+	echo "== tests on $${env##*/}"; $$env/bin/python -m pytest tests $(ARGS)
+
+# What it prints comes at the end of each environment, not between the lines of test-first.
+test-each:
+	@envs=$$($(PYTHON) tools/environments.py all) || exit 1; set -- $$envs; shift; \
 	for env in "$$@"; do \
-		echo "== tests on $${env##*/}"; $$env/bin/python -m pytest $(EACH_PYTHON_TESTS) $(ARGS); \
+		said=build/tests-$${env##*/}.log; failed=; \
+		$$env/bin/python -m pytest $(EACH_PYTHON_TESTS) $(ARGS) >$$said 2>&1 || failed=1; \
+		echo "== tests on $${env##*/}"; cat $$said; [ -z "$$failed" ] || exit 1; \
 	done
 
 sanitize:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/python tools/sanitize.py $(ARGS)
 
 check: export STANCH_WERROR = 1
-check: lint test sanitize demo demo-pages demo-fixed
+check: lint environments
+	@$(MAKE) --no-print-directory -j2 test-first test-each sanitize
+	@$(MAKE) --no-print-directory demo
+	@$(MAKE) --no-print-directory demo-pages
+	@$(MAKE) --no-print-directory demo-fixed
 
 lint:
 	@set -e; env=$$($(PYTHON) tools/environments.py main); set -x; \

@@ -1,5 +1,6 @@
 """The end of a run in two forms: a table for people and values for scripts."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,8 +74,10 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
 
 def _alarms_text(record: Record) -> str:
     foretold = sum(death.was_foretold for death in record.written)
+    causes = Counter(death.cause for death in record.written)
+    each = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
     return (
-        f"Deaths that Stanch wrote down: {len(record.written)}, {foretold} of them foretold. "
+        f"Ends that Stanch wrote down: {each or 'none'}; {foretold} of them foretold. "
         f"Alarms: {len(record.told)}, at most one for each leak and stage.\n"
     )
 
