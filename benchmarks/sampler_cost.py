@@ -1,16 +1,19 @@
 """CPU time with the hooks on against off, in turn inside one process; and the sampler's memory.
 
-    python -m benchmarks.sampler_cost [--pairs N] [--interval BYTES ...] [--workload NAME ...]
+    python -m benchmarks.sampler_cost [--processes N] [--pairs N] [--interval BYTES ...]
+                                      [--workload NAME ...]
     python -m benchmarks.sampler_cost --memory
 
-Each figure comes from a process of its own, pinned to one core (the threads to all). It times
-chunks of work of some 6 ms in pairs, one with the hooks and one without, in the order on, off, off,
-on, with the collector off, and prints the median ratio of CPU time with its 95 % confidence
-interval (bootstrap). The control row does the same with the hooks out in both: it must give 1.00,
-and its width is what the machine adds. Between the chunks the hooks are taken out and put back as
-any other profiler would do it, by PyMem_SetAllocator; the table stays, so its caches are as warm as
-in a process that never stops. What was sampled and is freed without hooks leaves stale entries
-behind, so the sampler starts afresh every RESTART pairs, with a warm-up.
+Each process is pinned to one core (the threads to all). It times chunks of work of some 6 ms in
+pairs, one with the hooks and one without, in the order on, off, off, on, with the collector off.
+Where a process's memory and code lie moves its ratio for its whole life by more than the noise of
+its pairs, so a figure is the median over several processes of each one's median ratio of CPU time,
+with the 95 % confidence interval of that median (bootstrap over the processes). The control row
+does the same with the hooks out in both: it must give 1.00, and its width is what the machine adds.
+Between the chunks the hooks are taken out and put back as any other profiler would do it, by
+PyMem_SetAllocator; the table stays, so its caches are as warm as in a process that never stops.
+What was sampled and is freed without hooks leaves stale entries behind, so the sampler starts
+afresh every RESTART pairs, with a warm-up.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from benchmarks.hook_switch import install, installed
 from benchmarks.workloads import WORKLOADS
 
 INTERVALS = (512 << 10, 128 << 10, 64 << 10)
-PAIRS = 400
+PROCESSES, PAIRS = 10, 120
 RESTART = 40
 WARM_UP = 4
 BOOTSTRAPS = 400
@@ -90,11 +93,8 @@ def measure(name: str, interval_bytes: int, pairs: int, table: Path | None) -> d
             samples += after.samples - before.samples
             overhead_ns += after.overhead_ns - before.overhead_ns
     sampler.stop()
-    medians = sorted(statistics.median(random.choices(ratios, k=pairs)) for _ in range(BOOTSTRAPS))
     return {
         "ratio": statistics.median(ratios),
-        "low": medians[BOOTSTRAPS // 40],
-        "high": medians[-BOOTSTRAPS // 40],
         "chunk_ms": statistics.median(times) / 1e6,
         "samples_per_s": samples / on_ns * 1e9,
         "slow_ns": overhead_ns / samples if samples else 0.0,
@@ -141,19 +141,30 @@ def _child(arguments: list[str], table: bool) -> dict[str, Any]:
     return found
 
 
-def print_cost(names: list[str], intervals: list[int], pairs: int, table: bool) -> None:
+def print_cost(
+    names: list[str], intervals: list[int], processes: int, pairs: int, table: bool
+) -> None:
     """Print a row per workload and interval."""
-    print(f"CPU time on / off, {sys.version.split()[0]}, {pairs} pairs, 95 % interval", flush=True)
+    print(
+        f"CPU time on / off, {sys.version.split()[0]}, {processes} processes of {pairs} pairs, "
+        "95 % interval",
+        flush=True,
+    )
     for name in names:
         for interval in intervals:
-            row = _child(
-                ["--child", name, "--interval", str(interval), "--pairs", str(pairs)], table
+            child = ["--child", name, "--interval", str(interval), "--pairs", str(pairs)]
+            rows = [_child(child, table) for _ in range(processes)]
+            middle = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+            ratios = [row["ratio"] for row in rows]
+            medians = sorted(
+                statistics.median(random.choices(ratios, k=processes)) for _ in range(BOOTSTRAPS)
             )
+            low, high = medians[BOOTSTRAPS // 40], medians[-BOOTSTRAPS // 40]
             what = f"{interval >> 10:4} KiB" if interval else " control"
             print(
-                f"  {name:8}{what}  {row['ratio']:.4f} ({row['low']:.4f} to {row['high']:.4f})"
-                f"  chunks of {row['chunk_ms']:4.1f} ms, {row['samples_per_s']:7.0f} samples/s"
-                f" of {row['slow_ns']:6.0f} ns",
+                f"  {name:8}{what}  {middle['ratio']:.4f} ({low:.4f} to {high:.4f})"
+                f"  chunks of {middle['chunk_ms']:4.1f} ms, "
+                f"{middle['samples_per_s']:7.0f} samples/s of {middle['slow_ns']:6.0f} ns",
                 flush=True,
             )
 
@@ -178,6 +189,7 @@ def print_memory(intervals: list[int], table: bool) -> None:
 def main() -> None:
     """Measure what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--interval", type=int, action="append")
     parser.add_argument("--workload", choices=WORKLOADS, action="append")
@@ -199,7 +211,8 @@ def main() -> None:
         print_memory(arguments.interval or list(INTERVALS), arguments.file)
     else:
         names = arguments.workload or list(WORKLOADS)
-        print_cost(names, arguments.interval or [0, *INTERVALS], arguments.pairs, arguments.file)
+        intervals = arguments.interval or [0, *INTERVALS]
+        print_cost(names, intervals, arguments.processes, arguments.pairs, arguments.file)
 
 
 if __name__ == "__main__":

@@ -174,12 +174,7 @@ class Agent:
 
     def start(self) -> None:
         """Start all parts. Raises SamplerError; what else fails is warned of."""
-        usable = self._make_directories()
-        table = self._table_path() if usable else None
-        if table is not None:
-            rundir.keep_predecessor(table)
-        if usable:
-            self._look_back()
+        usable, table = self._prepare_table()
         sampler.start(
             interval_bytes=self.settings.interval,
             table=table,
@@ -256,12 +251,7 @@ class Agent:
 
     def _become_own_process(self) -> None:
         """Give a forked child what its parent has: table, endpoint, push."""
-        usable = self._make_directories()
-        table = self._table_path() if usable else None
-        if table is not None:
-            rundir.keep_predecessor(table)
-        if usable:
-            self._look_back()
+        usable, table = self._prepare_table()
         sampler.after_fork_in_child(table)
         self._start_threads(usable)
 
@@ -274,6 +264,16 @@ class Agent:
 
     def _needs_directory(self) -> bool:
         return self._named_table or self.settings.listen != LISTEN_OFF
+
+    def _prepare_table(self) -> tuple[bool, Path | None]:
+        """Whether the run directory is usable, and where the table shall lie, if anywhere."""
+        usable = self._make_directories()
+        table = self._table_path() if usable else None
+        if table is not None:
+            rundir.keep_predecessor(table)
+        if usable:
+            self._look_back()
+        return usable, table
 
     def _make_directories(self) -> bool:
         """Make the run directory, if one is needed, and that of the tables; find out who leads."""
