@@ -76,3 +76,35 @@ def test_what_turns_out_to_be_of_another_leak_goes_without_a_word() -> None:
     # Of another service, the same names are another leak.
     steps.show(joined, replace(LEAK, service="other"), times=30)
     assert steps.told[2:] == ["new leak confirmed"]
+
+
+def test_what_was_said_with_a_leak_that_goes_on_is_not_told_alone() -> None:
+    """A look that fails to see that they are one adds none; a graver stage or its end does."""
+    tasks = replace(LEAK, kind="task leak", function="follow", rate_count_per_second=2.0)
+    joined = replace(tasks, with_it=((False, LEAK.file, LEAK.function),))
+    steps = Steps()
+    steps.show(joined)
+    steps.show(tasks, LEAK, times=30)
+    assert steps.told == ["new task leak confirmed"]
+    steps.show(LEAK, times=24)
+    assert steps.told[1:] == ["resolved task leak confirmed"]
+    steps.show(LEAK)
+    assert steps.told[2:] == ["new leak confirmed"]
+    # The other one may take the name of both.
+    heap = replace(LEAK, with_it=((True, tasks.file, tasks.function),))
+    steps.show(joined)
+    steps.show(heap)
+    assert [one.kind for one in steps.follower.findings] == ["leak"]
+    probable = replace(joined, stage="probable")
+    again = Steps()
+    again.show(probable)
+    again.show(probable, LEAK)
+    assert again.told == ["new task leak probable", "new leak confirmed"]
+
+
+def test_what_an_earlier_server_said_with_a_leak_stays_with_it() -> None:
+    """After a restart as before it."""
+    tasks = replace(LEAK, kind="task leak", function="follow", rate_count_per_second=2.0)
+    joined = replace(tasks, with_it=((False, LEAK.file, LEAK.function),))
+    follower = Follower(lambda: 1.7e9, [joined])
+    assert follower.follow([tasks, LEAK]) == ((), (), ())
