@@ -15,6 +15,10 @@ struct field {
 static inline int wire_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
 {
     uint64_t result = 0;
+    if (*at < end && **at < 0x80) { /* most are this small */
+        *value = *(*at)++;
+        return 0;
+    }
     for (int shift = 0; shift < 64 && *at < end; shift += 7) {
         uint8_t byte = *(*at)++;
         result |= (uint64_t)(byte & 0x7f) << shift;
