@@ -8,7 +8,8 @@ decided in front of these routes.
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -22,6 +23,8 @@ from stanch.store.errors import StoreError, StoreFullError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 RETRY_AFTER_S = 30
+_MOST_AT_ONCE = 16
+"""Pushes that are decoded or wait for the disk; the threads of pages are others."""
 _UNPACKED = Limits(compressed_bytes=MAX_BODY_BYTES, decompressed_bytes=2 * MAX_BODY_BYTES)
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -41,6 +44,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
     counters: told what became of each push.
     """
     counted = counters or Counters()
+    limiter = CapacityLimiter(_MOST_AT_ONCE)
 
     def keep(one: Push) -> Received:
         received = receiver.receive(one)
@@ -50,7 +54,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
     async def push(request: Request) -> Response:
         """A heap profile as agents and `stanch push` send it; see docs/settings.md."""
         body = await read_body(request)
-        return _taken(await run_in_threadpool(keep, push_of(request.headers, body)))
+        return _taken(await run_sync(keep, push_of(request.headers, body), limiter=limiter))
 
     async def ingest(request: Request) -> Response:
         """Pyroscope's SDKs."""
@@ -61,7 +65,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
         def receive() -> Received:
             return keep(read_ingest(query, content_type, body))
 
-        await run_in_threadpool(receive)
+        await run_sync(receive, limiter=limiter)
         return Response(status_code=200)
 
     async def push_v1(request: Request) -> Response:
@@ -76,7 +80,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
             for one in read_push(content_type, plain):
                 keep(one)
 
-        await run_in_threadpool(receive)
+        await run_sync(receive, limiter=limiter)
         if content_type.partition(";")[0].strip().lower() == "application/json":
             return JSONResponse({})
         return Response(b"", media_type="application/proto")

@@ -1,9 +1,14 @@
 """The way in: a record is on the disk when `submit` returns, and in the tables soon after.
 
-One thread takes segments of the write-ahead log one after the other, each when it is large or old
-enough, makes its blocks and inserts them under its token; then the segment goes. What a process
+A segment of the write-ahead log that is large or old enough takes no more records; when the last
+of its writers is done it waits to be inserted. One thread takes what waits, one after the other,
+makes its blocks and inserts them under its token; then the segment goes. What a process
 left behind is taken first by the next one, which looks whether all of it has come into the tables.
 A profile that is known by its name already is passed over, as tokens expire.
+
+Few segments that wait keep their decoded records, so memory is bounded; of the others they are
+decoded again. That is twice the work, so while the tables keep up badly, but do, senders are held
+back for a moment.
 
 Locks: `_lock` guards the open segment, its decoded records, the waiting segments and the names;
 the inserting thread takes it for moments only, never while it inserts.
@@ -37,13 +42,15 @@ _TRIES = 12
 class IntakeBounds:
     """When a segment is full, and how much may wait on the disk before senders are refused.
 
-    A segment is done after `rows` samples, `bytes` or `seconds`, whichever comes first.
+    A segment is done after `rows` samples, `bytes` or `seconds`, whichever comes first. While the
+    tables do not keep up a sender is held back for at most `held_back_s`.
     """
 
     rows: int = 200_000
     bytes: int = 64 * 1024 * 1024
     seconds: float = 5.0
     waiting_bytes: int = 1024 * 1024 * 1024
+    held_back_s: float = 2.0
 
 
 @dataclass(slots=True)
@@ -92,9 +99,12 @@ class Intake:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._batch: _Batch | None = None
+        self._closing = 0
+        """Segments that take no more records, whose last writers are not done."""
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
-        self._names: dict[str, None] = {}
+        self._names: set[str] = set()
+        self._older_names: set[str] = set()
         self._stacks: set[bytes] = set()
         self._stacks_day = 0
         self._stopping = self._flushing = self._hurried = False
@@ -121,7 +131,7 @@ class Intake:
 
     def knows(self, name: str) -> bool:
         """Whether a profile of this name was taken a short while ago."""
-        return name in self._names
+        return name in self._names or name in self._older_names
 
     def submit(self, decoding: Decoding) -> None:
         """Keep a record. When this returns, it outlives a crash.
@@ -130,6 +140,7 @@ class Intake:
         """
         data = encode_record(decoding.record)
         with self._lock:
+            self._changed.wait_for(self._has_time, self._bounds.held_back_s)
             if self._stopping:
                 raise StoreError("the store is being closed")
             if self._waiting_bytes > self._bounds.waiting_bytes:
@@ -147,8 +158,7 @@ class Intake:
         except StoreError:
             with self._lock:
                 # A segment that failed takes no more; what it has is inserted as usual.
-                if self._batch is batch:
-                    batch.rows = max(batch.rows, self._bounds.rows)
+                self._detach(batch)
             raise
         else:
             with self._lock:
@@ -161,8 +171,10 @@ class Intake:
         finally:
             with self._lock:
                 batch.writers -= 1
-                if self._is_full(batch) or batch is not self._batch:
-                    self._changed.notify_all()
+                if self._is_full(batch):
+                    self._detach(batch)
+                if batch is not self._batch and not batch.writers:
+                    self._seal(batch)
 
     def flush(self, timeout_s: float = 60.0) -> bool:
         """Insert all that was submitted before, what failed too; whether it is done in time."""
@@ -181,10 +193,30 @@ class Intake:
     def _is_full(self, batch: _Batch) -> bool:
         return batch.rows >= self._bounds.rows or batch.segment.size_bytes >= self._bounds.bytes
 
+    def _has_time(self) -> bool:
+        """Whether a record can be taken without being decoded a second time, or has to be."""
+        return len(self._waiting) < _KEPT_IN_MEMORY or self.failing is not None or self._stopping
+
+    def _detach(self, batch: _Batch) -> None:
+        """Let a segment take no more records; `_lock` is held."""
+        if batch is self._batch:
+            self._batch = None
+            self._closing += 1
+
+    def _seal(self, batch: _Batch) -> None:
+        """Put a detached segment without writers among those that wait; `_lock` is held."""
+        batch.segment.close()
+        self._closing -= 1
+        size_bytes = batch.segment.size_bytes
+        decoded = batch.decoded if len(self._waiting) < _KEPT_IN_MEMORY else None
+        self._waiting.append(_Waiting(batch.segment.path, size_bytes, decoded))
+        self._waiting_bytes += size_bytes
+        self._changed.notify_all()
+
     def _remember(self, names: Iterable[str]) -> None:
-        self._names.update(dict.fromkeys(names))
-        while len(self._names) > _MOST_NAMES:
-            del self._names[next(iter(self._names))]
+        self._names.update(names)
+        if len(self._names) > _MOST_NAMES // 2:
+            self._older_names, self._names = self._names, set()
 
     def _run(self) -> None:
         while True:
@@ -202,28 +234,24 @@ class Intake:
             with self._lock:
                 self._waiting.popleft()
                 self._waiting_bytes -= waiting.size_bytes
+                self._changed.notify_all()
 
     def _wait_for_work(self) -> None:
         """Until a segment waits or there is something to end; `_lock` is held."""
         while not self._waiting:
             batch = self._batch
             if batch is None:
-                if self._flushing:
+                if self._flushing and not self._closing:
                     return
                 self._changed.wait()
                 continue
             left_s = batch.since_s + self._bounds.seconds - self._monotonic()
-            if not (self._flushing or self._is_full(batch) or left_s <= 0):
+            if not self._flushing and left_s > 0:
                 self._changed.wait(left_s)
                 continue
-            self._batch = None
-            self._changed.wait_for(lambda batch=batch: batch.writers == 0)  # type: ignore[misc]
-            batch.segment.close()
-            keep = len(self._waiting) < _KEPT_IN_MEMORY
-            size_bytes = batch.segment.size_bytes
-            decoded = batch.decoded if keep else None
-            self._waiting.append(_Waiting(batch.segment.path, size_bytes, decoded))
-            self._waiting_bytes += size_bytes
+            self._detach(batch)
+            if not batch.writers:
+                self._seal(batch)
 
     def _insert_until_done(self, waiting: _Waiting) -> bool:
         """Whether the segment is done with; False when the intake is closed before."""
