@@ -96,7 +96,9 @@ class Tracker:
             known.written_ms = state.seen_ms
         age_s = _age_s(look, known.state, unix_ms)
         offsets_s = _offsets_s(known, look, age_s)
-        turn = unix_ms // round(ROLLED_EVERY_S * 1000)
+        # Lives have their turns at different moments, so that a fleet's load is even.
+        every_ms = round(ROLLED_EVERY_S * 1000)
+        turn = (unix_ms + state.life % every_ms) // every_ms
         due = [kind for kind in kinds if known.rolled.get(kind) != turn]
         known.rolled.update(dict.fromkeys(due, turn))
         return Moment(state.life, age_s, offsets_s, tuple(written), bool(due))
