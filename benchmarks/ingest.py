@@ -6,8 +6,11 @@ processes of one service share most. What counts is acknowledged after its sync.
 tables are asked whether all is there, once.
 
     python -m benchmarks.ingest --rate 300 --seconds 60
+    python -m benchmarks.ingest --table 100,300,1000,3000,10000 --seconds 30
 
-Prints rate, latency of acknowledgements, CPU time of the server, its peak RSS, and bytes a row.
+Prints rate, latency of acknowledgements, CPU time of the server and of the load generator, peak
+RSS, and bytes a row. With --table a row for each number of processes, at a profile each 30 s. With
+--whole it is `stanch server` itself: with its gate, and with the detector at its usual pace.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +30,14 @@ from pathlib import Path
 
 from stanch.profile import Function, Line, Location, Profile, Sample, ValueType, encode
 
-SERVICES, BODIES = 20, 8
+SERVICES, BODIES = 12, 12
 STACKS, DEPTH, SHARED = 1_500, 30, 20
 CONNECTIONS = 24
+EVERY_S = 30
+"""So often a process sends its profile."""
+ROLLED_SHARE = EVERY_S / 300
+"""Of so many of the profiles the samples are kept twice, of each process the first in five minutes;
+a short run has it so too when it is of so many processes, whatever number of them it stands for."""
 TYPES = ("alloc_objects", "alloc_space", "inuse_objects", "inuse_space")
 
 
@@ -72,6 +81,9 @@ def bodies_of(service: int) -> list[bytes]:
     return made
 
 
+Bodies = list[list[bytes]]
+
+
 @dataclass
 class Load:
     """What the load generator saw."""
@@ -81,13 +93,31 @@ class Load:
     late: int = 0
     latency_s: list[float] = field(default_factory=list)
 
+    def latency_ms(self, share: float) -> float:
+        """The latency that this share of the answers did not exceed."""
+        return sorted(self.latency_s)[int(len(self.latency_s) * share)] * 1e3
 
-async def send(port: int, rate: float, seconds: float, processes: int) -> Load:
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run. used_s, own_s: CPU of the server and of the load generator."""
+
+    load: Load
+    took_s: float
+    used_s: float
+    own_s: float
+    peak_bytes: int
+    profiles: int
+    rows: int
+    row_bytes: float
+
+
+async def send(port: int, bodies: Bodies, rate: float, seconds: float) -> Load:
     """Send at a rate, each connection in its turn; what cannot keep up is counted as late."""
-    bodies = [bodies_of(service) for service in range(SERVICES)]
     load = Load()
     began_s = time.monotonic()
-    numbers = iter(range(int(rate * seconds)))
+    count = int(rate * seconds)
+    numbers, processes = iter(range(count)), max(1, int(count * ROLLED_SHARE))
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -151,13 +181,16 @@ def serve(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(directory: Path) -> Iterator[tuple[int, int]]:
+def server(directory: Path, whole: bool) -> Iterator[tuple[int, int]]:
     """The server's port and pid; it is told to end at the end of the block."""
     command = [sys.executable, "-m", "benchmarks.ingest", "--serve", str(directory)]
+    if whole:
+        command = [sys.executable, "-m", "stanch.cli.main", "server", "--data", str(directory)]
+        command += ["--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline()), process.pid
+            yield int(re.findall(r"\d+", process.stdout.readline())[-1]), process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(300)
@@ -195,33 +228,65 @@ def check(directory: Path) -> tuple[int, int, int]:
     return profiles, rows, size
 
 
+def run(bodies: Bodies, rate: float, seconds: float, whole: bool) -> Outcome:
+    """Send to a server of its own, and look at what it has left."""
+    with tempfile.TemporaryDirectory(prefix="stanch-ingest-") as name:
+        directory = Path(name)
+        with server(directory, whole) as (port, pid):
+            before_s, began_s, own_s = cpu_s(pid), time.monotonic(), time.process_time()
+            load = asyncio.run(send(port, bodies, rate, seconds))
+            took_s, own_s = time.monotonic() - began_s, time.process_time() - own_s
+            time.sleep(8)  # the last segment is inserted
+            used_s, peak = cpu_s(pid) - before_s, peak_bytes(pid)
+        profiles, rows, size = check(directory)
+    return Outcome(load, took_s, used_s, own_s, peak, profiles, rows, size / rows)
+
+
+def show(one: Outcome) -> None:
+    """Print what one run has told."""
+    load, each_ms = one.load, one.used_s / one.load.sent * 1e3
+    print(f"acknowledged {load.sent:,} of {load.sent + load.refused:,} in {one.took_s:.1f} s,")
+    print(f"  {load.sent / one.took_s:.0f} a second; {load.late:,} more than a second late")
+    print(f"  latency ms: median {load.latency_ms(0.5):.0f}, 99 % {load.latency_ms(0.99):.0f}")
+    print(f"stored {one.profiles:,} profiles, {one.rows:,} rows of {one.row_bytes:.2f} bytes")
+    print(f"server: {each_ms:.2f} ms of CPU a profile, peak {one.peak_bytes / 1e6:.0f} MB;")
+    print(f"  two cores of its own would carry {2000 / each_ms:.0f} a second")
+    print(f"load generator: {one.own_s / load.sent * 1e3:.2f} ms of CPU a profile")
+
+
+def show_row(processes: int, one: Outcome) -> None:
+    """Print a row of the table. Of a day's samples a tenth is rolled up besides."""
+    day_bytes = processes * 86_400 / EVERY_S * one.rows / one.profiles * one.row_bytes
+    print(
+        f"| {processes:,} | {one.load.sent / one.took_s:.1f} | {one.used_s / one.took_s:.2f} |"
+        f" {one.used_s / one.load.sent * 1e3:.1f} | {one.peak_bytes / 1e6:.0f} |"
+        f" {one.load.latency_ms(0.5):.0f}, {one.load.latency_ms(0.99):.0f} |"
+        f" {day_bytes * (1 + ROLLED_SHARE) / 1e9:.1f} | {one.load.late} |",
+        flush=True,
+    )
+
+
 def main() -> None:
-    """Run once and print a table."""
+    """Run once and print what it told, or for several numbers of processes and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, default=300.0)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--processes", type=int, default=10_000)
+    parser.add_argument("--table", default="")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--serve", type=Path)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         serve(arguments.serve)
         return
-    with tempfile.TemporaryDirectory(prefix="stanch-ingest-") as name:
-        directory = Path(name)
-        with server(directory) as (port, pid):
-            before_s, began_s = cpu_s(pid), time.monotonic()
-            load = asyncio.run(send(port, arguments.rate, arguments.seconds, arguments.processes))
-            took_s = time.monotonic() - began_s
-            time.sleep(8)  # the last segment is inserted
-            used_s, peak = cpu_s(pid) - before_s, peak_bytes(pid)
-        profiles, rows, size = check(directory)
-    latency = sorted(load.latency_s)
-    print(f"acknowledged {load.sent:,} of {load.sent + load.refused:,} in {took_s:.1f} s,")
-    print(f"  {load.sent / took_s:.0f} a second; {load.late:,} more than a second late")
-    median_ms, late_ms = (latency[int(len(latency) * share)] * 1e3 for share in (0.5, 0.99))
-    print(f"  latency ms: median {median_ms:.0f}, 99 % {late_ms:.0f}")
-    print(f"stored {profiles:,} profiles, {rows:,} rows of {size / rows:.2f} bytes")
-    print(f"server: {used_s / load.sent * 1e3:.2f} ms of CPU a profile, peak {peak / 1e6:.0f} MB")
+    bodies = [bodies_of(service) for service in range(SERVICES)]
+    if not arguments.table:
+        show(run(bodies, arguments.rate, arguments.seconds, arguments.whole))
+        return
+    print("| processes | profiles/s | cores | ms each | MB | ack ms p50, p99 | GB a day | late |")
+    print("|---|---|---|---|---|---|---|---|")
+    for processes in map(int, arguments.table.split(",")):
+        one = run(bodies, processes / EVERY_S, arguments.seconds, arguments.whole)
+        show_row(processes, one)
 
 
 if __name__ == "__main__":
