@@ -311,6 +311,48 @@ def test_marks_and_windows_go_with_the_lead(shift: Shift, successor: Shift) -> N
     assert successor.told == ["firing pricing"]
 
 
+def test_what_is_left_is_the_same_until_something_is_told(shift: Shift, successor: Shift) -> None:
+    """Numbers of mere looks and reasons for quiet do not change it, so no Lease is written."""
+    shift.look(SHOP)
+    shift.deliver()
+    left = handover_to_json(shift.desk.leave())
+    for number in range(1, 10):
+        seen = replace(
+            SHOP,
+            rate=(SHOP.rate or 0.0) * (1 + number / 100),
+            death_unix=BEGIN + number,
+            first_to_die=f"shop-{number}",
+            instances=(f"shop-{number}",),
+            text=f"look {number}",
+        )
+        shift.harmless["shop"] = f"recycled {number} times"
+        shift.look(*([seen] if number % 3 else []))
+        assert handover_to_json(shift.desk.leave()) == left
+    assert shift.told == ["firing shop"]
+    shift.hand_over(successor)
+    (taken,) = successor.desk.alarms
+    assert shift.now - 3600.0 <= taken.seen_unix <= shift.now
+    successor.look(SHOP)
+    assert successor.told == []
+    shift.look(SHOP, leak("cart"))
+    shift.deliver()
+    assert handover_to_json(shift.desk.leave()) != left
+
+
+def test_who_takes_over_knows_best_what_it_sees_itself(shift: Shift, successor: Shift) -> None:
+    """Those who look on follow the same leaks; from the leader they take what was told."""
+    shift.look(SHOP)
+    shift.deliver()
+    mine = replace(SHOP, rate=3.0, instances=("shop-9",), text="seen here")
+    successor.look(mine)
+    with successor.journal.write() as transaction:  # those who look on tell nobody
+        transaction.execute("DELETE FROM outbox")
+    shift.hand_over(successor)
+    (taken,) = successor.desk.alarms
+    assert (taken.rate, taken.instances, taken.text) == (3.0, ("shop-9",), "seen here")
+    assert (taken.told, taken.told_rate) == (1, SHOP.rate)
+
+
 def test_a_handover_is_bounded_and_keeps_the_oldest(shift: Shift) -> None:
     """What does not fit is left out, and would be told again; texts and pictures never go along."""
     shift.look(SHOP)

@@ -20,7 +20,7 @@ from stanch.alert.lifecycle import Policy, follow
 from stanch.alert.message import Message, message_from_json, message_to_json
 from stanch.alert.picture import memory_chart
 from stanch.alert.receivers import DeliveryError
-from stanch.alert.receivers.messenger import MessengerReceiver
+from stanch.alert.receivers.messenger import MessengerReceiver, card_text
 from tests.alert.samples import leak, webhook
 
 
@@ -149,26 +149,27 @@ def test_a_json_hook_by_apprise() -> None:
     assert hook.posted[0].body["title"].startswith("[FIRING] leak")
 
 
-@pytest.mark.parametrize(("news", "action"), [("firing", "trigger"), ("resolved", "resolve")])
-def test_pagerduty_gets_one_incident_for_an_alarm(news: str, action: str) -> None:
-    """The URL given to apprise carries the dedup key of the alarm, and what to do with it."""
-    receiver = MessengerReceiver("pagerduty://integration123456789012@apikey1234567890/?region=eu")
-    service: Any = apprise.Apprise.instantiate(receiver._for(message(news)))
+def test_pagerduty_in_europe_and_what_the_url_says_itself() -> None:
+    """What a URL says counts, but for the dedup key and what is to be done with it."""
+    url = "pagerduty://integration123456789012@apikey1234567890/node-7?region=eu&dedup=x&click=y"
+    service: Any = apprise.Apprise.instantiate(MessengerReceiver(url)._for(message("resolved")))
     assert service.dedup == f"stanch-{leak().fingerprint}-1"
-    assert service.action == action
-    assert service.region_name == "eu"
+    assert (service.action, service.region_name) == ("resolve", "eu")
+    assert (service.source, service.click, service.class_id) == ("node-7", "y", "leak")
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("text", "shown"),
     [
-        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general",
-        "workflows://prod.logic.azure.com:443/643e69f83c8944/3d27b0a6a4cbb9",
+        ("shop/the_app.py __init__", r"shop/the_app.py \_\_init\_\_"),
+        ("one\ntwo\n\nthree", "one\n\ntwo\n\nthree"),
+        ("def *args and `x`", r"def \*args and \`x\`"),
+        ("http://stanch/f_1?a=b", "[http://stanch/f_1?a=b](http://stanch/f_1?a=b)"),
     ],
 )
-def test_slack_and_teams_are_known(url: str) -> None:
-    """Their URLs are accepted; nothing is sent here."""
-    assert MessengerReceiver(url)._for(message()) == url
+def test_a_card_shows_a_text_as_it_is(text: str, shown: str) -> None:
+    """Names with underscores are no emphasis, each line is a line, and a link is one."""
+    assert card_text(text) == shown
 
 
 def test_a_url_that_apprise_does_not_know_is_refused_without_showing_it() -> None:

@@ -150,3 +150,25 @@ def test_the_next_leader_gets_what_the_one_before_has_left() -> None:
         again = ending.enter_context(server(api, "a2", clock))
         until(lambda: "what b told" in str(api.get("leases", "stanch")["metadata"]))
         assert again.term == (0, None)
+
+
+def test_what_is_left_again_and_again_is_not_written_each_time() -> None:
+    """A lease is renewed as if nothing had been said, while what is left is the same."""
+    left: list[str] = []
+    renewals: list[int] = []
+
+    async def pause(_seconds: float) -> None:
+        first.leave("the same")
+        left.append("the same")
+        renewals.append(api.count("PUT"))
+        await asyncio.sleep(0)
+
+    with serving() as running, KubeSession(Cluster(running.api.url)) as session:
+        api = running.api
+        first = Leadership(session.client, "shop", "stanch", "a", pause=pause)
+        session.begin(first.run)
+        until(lambda: api.count("PUT") >= 6)
+        begun = renewals.index(2)
+    pauses = [renewals.count(number) for number in range(2, 6)]
+    assert pauses == [10, 10, 10, 10], (begun, renewals)
+    assert "the same" in str(api.get("leases", "stanch")["metadata"]["annotations"])

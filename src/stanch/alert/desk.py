@@ -203,7 +203,18 @@ class AlarmDesk:
 def _taken_up(alarm: Alarm, left: Alarm | None, now_unix: float) -> Alarm:
     """An alarm as another server has left it; None where that one had nothing told of it."""
     if left is not None:
-        return replace(left, unseen_unix=None, text=alarm.text, picture=alarm.picture)
+        # What it looks like now this one has seen itself, if anybody has.
+        return replace(
+            left,
+            seen_unix=max(left.seen_unix, alarm.seen_unix),
+            unseen_unix=None,
+            rate=alarm.rate,
+            death_unix=alarm.death_unix,
+            first_to_die=alarm.first_to_die,
+            instances=alarm.instances,
+            text=alarm.text,
+            picture=alarm.picture,
+        )
     if not alarm.told_stage:
         return alarm
     return replace(alarm, status="resolved", resolved_unix=now_unix, told_stage="", told_rate=None)

@@ -13,6 +13,7 @@ from stanch.alert.silences import Marked, Window
 
 _MOST_BYTES = 200_000
 """Annotations of an object in Kubernetes are at most 262,144 bytes together."""
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,10 @@ class Handover:
 
 
 def handover_to_json(handover: Handover) -> str:
-    """One line of JSON, of 200,000 bytes at most.
+    """One line of JSON, of 200,000 bytes at most; the same one while nothing new is told.
 
-    Pictures and texts are left out: the next look gives new ones. If there is too much, the alarms
-    that were told last are left out first: they would be told twice.
+    What each look tells anew is left out. If there is too much, the alarms that were told last are
+    left out first: they would be told twice.
     """
     marks = [asdict(mark) for mark in handover.marks]
     windows = [asdict(window) for window in handover.windows]
@@ -57,5 +58,18 @@ def handover_from_json(text: str) -> Handover:
 
 
 def _thin(alarms: tuple[Alarm, ...]) -> Iterator[dict[str, Any]]:
-    for alarm in sorted(alarms, key=lambda alarm: alarm.told_unix or 0.0):
-        yield asdict(replace(alarm, picture="", text=""))
+    """What has been told, and when each was last there, to the hour: after a day unseen it ends."""
+    for alarm in sorted(alarms, key=lambda alarm: (alarm.told_unix or 0.0, alarm.fingerprint)):
+        kept = replace(
+            alarm,
+            seen_unix=alarm.seen_unix // _HOUR_S * _HOUR_S,
+            unseen_unix=None,
+            rate=alarm.told_rate,
+            death_unix=None,
+            first_to_die="",
+            instances=(),
+            quiet="",
+            text="",
+            picture="",
+        )
+        yield asdict(kept)

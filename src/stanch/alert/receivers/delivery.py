@@ -42,6 +42,11 @@ class Receiver(Protocol):
         """Let go of connections."""
 
 
+def is_final_status(status: int) -> bool:
+    """Whether a refusal with this status of HTTP is one of the message itself."""
+    return 400 <= status < 500 and status not in _RETRIED_STATUSES
+
+
 def post_json(
     client: httpx.Client, url: str, payload: object, headers: dict[str, str]
 ) -> httpx.Response:
@@ -57,5 +62,5 @@ def post_json(
     if answer.is_success:
         return answer
     said = " ".join(answer.text[:200].split())
-    final = answer.is_client_error and answer.status_code not in _RETRIED_STATUSES
+    final = is_final_status(answer.status_code)
     raise DeliveryError(f"answered {answer.status_code}: {said}", final=final)
