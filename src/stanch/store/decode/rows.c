@@ -359,8 +359,8 @@ int profile_rows(struct profile *profile, const struct options *options)
     reading.stack = calloc(options->max_frames + 1, sizeof *reading.stack);
     if (idmap_init(&reading.locations, profile->locations.size) < 0)
         reading.locations = (struct idmap){0};
-    if (!reading.slots || !reading.stack_slots || !reading.label_slots || !reading.stack || !reading.locations.ids
-        || APPEND(profile->label_sets, none) < 0) {
+    if (!reading.slots || !reading.stack_slots || !reading.label_slots || !reading.stack
+        || !reading.locations.ids || APPEND(profile->label_sets, none) < 0) {
         fail(profile, NO_MEMORY);
         goto done;
     }
