@@ -37,14 +37,14 @@ _agent: "Agent | None" = None
 _meter: "RequestMeter | None" = None
 
 
-def start(keywords: Mapping[str, object]) -> None:
-    """Start the agent from code; does nothing when it runs.
+def start(keywords: Mapping[str, object]) -> str | None:
+    """Start the agent from code; does nothing when it runs. Returns where it listens, or None.
 
     Raises SettingError for a wrong setting, SamplerError when this interpreter cannot be sampled.
     """
     settings = from_keywords(keywords, os.environ)
     check(settings)
-    _start(settings, named_table=False)
+    return _start(settings, named_table=False).listens_at
 
 
 def start_from_environment() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from stanch.collect.exposition import Exposition
 from stanch.collect.scrape import ProcessHeap, Scrape
 from stanch.store import FILES, Look, ProcessLook, StackCount
+from stanch.store.life import is_sound
 
 _REQUESTS = ("stanch_requests_total", "http_requests_total")
 
@@ -42,6 +43,17 @@ def observe(scrape: Scrape) -> Look | None:
         page_cache_bytes=_kinds(metrics, "stanch_cgroup_memory_bytes", ("file",)),
         max_fds=_positive(metrics.largest("process_max_fds")),
     )
+
+
+def breakdown_of(scrape: Scrape) -> dict[str, int]:
+    """What the memory of a target's processes is made of: bytes by kind, as an agent tells it."""
+    found: dict[str, int] = {}
+    metrics = scrape.metrics or Exposition()
+    for metric in metrics.metrics.get("stanch_memory_bytes", ()):
+        kind = metric.labels.get("kind", "")
+        if kind and is_sound(metric.value):
+            found[kind] = found.get(kind, 0) + round(metric.value)
+    return found
 
 
 def _kinds(metrics: Exposition, name: str, kinds: tuple[str, ...]) -> float | None:

@@ -30,6 +30,8 @@ from stanch.profile import (
 )
 from stanch.profile.wire import expect_bytes, read_fields
 
+FOLDED = ("folded", "groups", "lines", "collapsed")
+"""Names of formats of collapsed stacks; `lines` has one stack a line, uncounted."""
 _MOST_SERIES = 1_000
 _MOST_LINES = 200_000
 _INSTANCE = ("instance", "pod", "hostname", "host", "service_instance_id")
@@ -72,7 +74,7 @@ def read_ingest(query: IngestQuery, content_type: str, body: bytes) -> Push:
         data = _form_file(content_type, body)
     elif query.format in ("", "pprof"):
         data = body
-    elif query.format in ("folded", "groups", "lines", "collapsed"):
+    elif query.format in FOLDED:
         data = encode(_folded(body, query.units, counted=query.format != "lines"))
     else:
         raise ProfileError(

@@ -68,12 +68,17 @@ class Receiver:
     wall: Callable[[], float]
     heard: Callable[[Received], None] = field(default=lambda received: None)
 
-    def receive(self, push: Push) -> Received:
+    def receive(self, push: Push, admit: Callable[[str], None] = lambda service: None) -> Received:
         """Keep one push; it is on the disk when this returns.
 
-        Raises ProfileError for what is no profile or names no service, StoreFullError and
-        StoreError when it cannot be kept.
+        admit: told the service before anything is kept, before the profile is decoded where the
+        sender names it; what it raises refuses the push.
+        Raises ProfileError for what is no profile, StoreFullError and StoreError when it cannot be
+        kept.
         """
+        told = _name(push.service)
+        if told:
+            admit(told)
         decoded = open_profile(push.data)
         facts = {
             key: value
@@ -81,7 +86,9 @@ class Receiver:
             if separator
         }
         of_agent = "stanch" in facts
-        service = _name(push.service or facts.get("service", "")) or "unknown"
+        service = told or _name(facts.get("service", "")) or "unknown"
+        if not told:
+            admit(service)
         instance = _name(push.instance or facts.get("instance", "")) or service
         kind = kind_of(decoded)
         requests = facts.get("requests", "")

@@ -36,7 +36,10 @@ SETTINGS = (
     Setting("tls_key", "no TLS", "its key, unencrypted"),
     Setting("sender_rate", "`500`", "requests a second that one address may make; 0: no limit"),
     Setting("token_rate", "`500`", "pushes a second that one token may make; 0: no limit"),
+    Setting("service_rate", "`400`", "profiles a second for one service; 0: no limit"),
+    Setting("sender_services", "`1000`", "services a sender may push for in a day; 0: no limit"),
     Setting("require_tokens", "`false`", "ask for tokens on loopback too"),
+    Setting("watch_self", "`true`", "whether the server is one of its own targets"),
 )
 
 
@@ -62,7 +65,10 @@ class ServerConfiguration:
     tls_key: Path | None = None
     sender_rate: float = 500.0
     token_rate: float = 500.0
+    service_rate: float = 400.0
+    sender_services: int = 1000
     require_tokens: bool = False
+    watch_self: bool = True
 
     @property
     def address(self) -> tuple[str, int]:
@@ -122,11 +128,15 @@ def _field(key: str, value: object) -> tuple[str, object]:
             return key, tuple(value if key == "targets" else map(Path, value))
         example = "http://127.0.0.1:6060" if key == "targets" else "/srv/shop"
         raise ConfigurationError(f'{key}: expected a list such as ["{example}"]')
-    if key == "require_tokens":
+    if key in ("require_tokens", "watch_self"):
         if isinstance(value, bool):
             return key, value
-        raise ConfigurationError("require_tokens: expected true or false")
-    if key in ("sender_rate", "token_rate"):
+        raise ConfigurationError(f"{key}: expected true or false")
+    if key == "sender_services":
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return key, value
+        raise ConfigurationError(f"{key}: expected a number of services, 0 or more")
+    if key in ("sender_rate", "token_rate", "service_rate"):
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             return key, float(value)
         raise ConfigurationError(f"{key}: expected a number of requests a second, 0 or more")

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from stanch.collect import FetchError, Scrape, Scraper, Target, TargetSource, observe
 from stanch.collect.fetch import Connection
+from stanch.collect.observe import breakdown_of
 from stanch.collect.received import Received
 from stanch.detect import (
     InstanceVerdict,
@@ -57,7 +58,8 @@ class FleetOptions:
 class Fleet:
     """Scrapes and judges until it is told to stop; `run` belongs to one event loop.
 
-    told: given each state of the detection, from its thread: for alarms.
+    told: given each state of the detection, from its thread: for alarms. breakdown: what the memory
+    of a target is made of, bytes by name.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Fleet:
         options: FleetOptions | None = None,
         *,
         told: Callable[[WatchState], None] = lambda state: None,
+        breakdown: Callable[[Scrape], Mapping[str, int]] = breakdown_of,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +78,7 @@ class Fleet:
         self._source = targets
         self._options = options or FleetOptions()
         self._told = told
+        self._breakdown = breakdown
         self._monotonic = monotonic
         self._wall = wall
         self._began_s = monotonic()
@@ -200,7 +204,8 @@ class Fleet:
         if look is None:
             return "", scrape.error or "gave nothing to look at"
         try:
-            self._store.take(look, taken_of(scrape), Extra(self._latencies.latency_s(scrape)))
+            extra = Extra(self._latencies.latency_s(scrape), self._breakdown(scrape))
+            self._store.take(look, taken_of(scrape), extra)
         except (StoreError, ProfileError) as error:
             return look.service, str(error)
         return look.service, scrape.error or ""

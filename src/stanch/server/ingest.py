@@ -19,6 +19,7 @@ from stanch.collect.received import Push, Received, Receiver
 from stanch.profile import Limits, ProfileError
 from stanch.profile.inflate import inflate
 from stanch.server.telemetry import Counters
+from stanch.server.tenants import TenantError
 from stanch.store.errors import StoreError, StoreFullError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -38,7 +39,15 @@ class BodyError(Exception):
         self.status = status
 
 
-def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[Route]:
+Admit = Callable[[Request, str], None]
+"""Lets a request push for a service. Raises TenantError."""
+
+
+def ingest_routes(
+    receiver: Receiver,
+    counters: Counters | None = None,
+    admit: Admit = lambda request, service: None,
+) -> list[Route]:
     """The routes, to be put into an application behind what checks tokens and rates.
 
     counters: told what became of each push.
@@ -46,15 +55,16 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
     counted = counters or Counters()
     limiter = CapacityLimiter(_MOST_AT_ONCE)
 
-    def keep(one: Push) -> Received:
-        received = receiver.receive(one)
+    def keep(request: Request, one: Push) -> Received:
+        received = receiver.receive(one, lambda service: admit(request, service))
         counted.note("taken" if received.taken else "again", len(one.data))
         return received
 
     async def push(request: Request) -> Response:
         """A heap profile as agents and `stanch push` send it; see docs/settings.md."""
         body = await read_body(request)
-        return _taken(await run_sync(keep, push_of(request.headers, body), limiter=limiter))
+        one = push_of(request.headers, body)
+        return _taken(await run_sync(keep, request, one, limiter=limiter))
 
     async def ingest(request: Request) -> Response:
         """Pyroscope's SDKs."""
@@ -63,7 +73,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
         content_type = request.headers.get("content-type", "")
 
         def receive() -> Received:
-            return keep(read_ingest(query, content_type, body))
+            return keep(request, read_ingest(query, content_type, body))
 
         await run_sync(receive, limiter=limiter)
         return Response(status_code=200)
@@ -78,7 +88,7 @@ def ingest_routes(receiver: Receiver, counters: Counters | None = None) -> list[
             if request.headers.get("content-encoding", "").lower() == "gzip":
                 plain = inflate(body, _UNPACKED)
             for one in read_push(content_type, plain):
-                keep(one)
+                keep(request, one)
 
         await run_sync(receive, limiter=limiter)
         if content_type.partition(";")[0].strip().lower() == "application/json":
@@ -158,7 +168,12 @@ def _plain(status: int, sentence: str) -> Response:
     return PlainTextResponse(f"{sentence}\n", status)
 
 
-_CODES = {400: "invalid_argument", 413: "resource_exhausted", 503: "unavailable"}
+_CODES = {
+    400: "invalid_argument",
+    413: "resource_exhausted",
+    429: "resource_exhausted",
+    503: "unavailable",
+}
 
 
 def _connect(status: int, sentence: str) -> Response:
@@ -178,6 +193,11 @@ def _answering(handler: Handler, refusal: Refusal, counters: Counters) -> Handle
         except ProfileError as error:
             counters.note("refused")
             return refusal(400, str(error))
+        except TenantError as error:
+            counters.note("refused")
+            refused = refusal(429, str(error))
+            refused.headers["Retry-After"] = str(error.wait_s)
+            return refused
         except (StoreFullError, StoreError) as error:
             counters.note("full")
             refused = refusal(503, str(error))

@@ -5,6 +5,7 @@ The pages for people are not part of it; they change. https://spec.openapis.org/
 
 from typing import Any
 
+from stanch.collect.pyroscope import FOLDED
 from stanch.server.ingest import MAX_BODY_BYTES
 from stanch.version import __version__
 
@@ -21,6 +22,37 @@ _PROFILE = {
     }
 }
 _JSON_OBJECT = {"application/json": {"schema": {"type": "object"}}}
+_LABEL = {
+    "type": "object",
+    "required": ["name", "value"],
+    "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
+}
+_SAMPLE = {
+    "type": "object",
+    "required": ["rawProfile"],
+    "properties": {
+        "ID": {"type": "string"},
+        "rawProfile": {"type": "string", "contentEncoding": "base64", "description": "pprof"},
+    },
+}
+_PUSH_REQUEST = {
+    "type": "object",
+    "required": ["series"],
+    "properties": {
+        "series": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["labels", "samples"],
+                "properties": {
+                    "labels": {"type": "array", "items": _LABEL},
+                    "samples": {"type": "array", "items": _SAMPLE},
+                },
+            },
+        }
+    },
+}
+"""push.v1.PushRequest as JSON."""
 _SENTENCE = {"text/plain": {"schema": {"type": "string"}}}
 
 
@@ -90,31 +122,40 @@ def _ingest() -> _Json:
         ("name", "the application with its labels, such as shop{instance=a}"),
         ("from", "Unix time of its begin, in seconds"),
         ("until", "of its end"),
-        ("format", "pprof, folded, lines or groups"),
         ("units", "of the values"),
     )
+    form = {
+        "name": "format",
+        "in": "query",
+        "description": "of the body; pprof when empty or left out",
+        "schema": {"type": "string", "enum": ["", "pprof", *FOLDED]},
+    }
     return {
         "operationId": "pyroscope_ingest",
         "summary": "Keep a profile as Pyroscope's SDKs send it.",
         "security": [{"token": []}],
-        "parameters": [_query(name, text) for name, text in queries],
+        "parameters": [form, *(_query(name, text) for name, text in queries)],
         "requestBody": {"required": True, "content": _PROFILE},
         "responses": {"200": {"description": "It is kept."}, **_refusals("400", "413", "503")},
     }
 
 
 def _push_v1() -> _Json:
-    anything = {"schema": {"type": "string", "maxLength": MAX_BODY_BYTES}}
+    message = {"schema": {"type": "string", "contentMediaType": "application/proto"}}
     refusals = _refusals("400", "413", "503")
     for status in ("400", "413", "503"):
         refusals[status]["content"] = _JSON_OBJECT  # Connect's code and message
+    refusals["429"]["content"] = {**_SENTENCE, **_JSON_OBJECT}  # at the gate a sentence
     return {
         "operationId": "pyroscope_push",
         "summary": "Keep profiles as Grafana Alloy sends them: Connect's unary protocol.",
         "security": [{"token": []}],
         "requestBody": {
             "required": True,
-            "content": {"application/proto": anything, "application/json": anything},
+            "content": {
+                "application/proto": message,
+                "application/json": {"schema": _PUSH_REQUEST},
+            },
         },
         "responses": {"200": {"description": "All are kept."}, **refusals},
     }

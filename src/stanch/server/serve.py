@@ -15,7 +15,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stanch.alert.configuration import read_configuration
-from stanch.collect import TargetDefaults
+from stanch.collect import Scrape, TargetDefaults
+from stanch.collect.discovery import JoinedTargets
+from stanch.collect.observe import breakdown_of
 from stanch.collect.received import Receiver
 from stanch.journal import JournalError
 from stanch.kube import ClusterError
@@ -25,8 +27,10 @@ from stanch.server.cluster import ClusterWatch, sources_of
 from stanch.server.configuration import ServerConfiguration, checked
 from stanch.server.fleet import Fleet, FleetOptions
 from stanch.server.pages.application import make_application
+from stanch.server.selfwatch import SelfWatch, told_to_people
 from stanch.server.tokens import Tokens
 from stanch.server.watch import WatchState
+from stanch.store.sqlhistory import read_memory_bytes
 from stanch.store.sqlstore import SqlStore, open_store
 
 _DRAIN_S = 10
@@ -64,9 +68,22 @@ def serve(
             raise ServeError(str(error)) from error
         listener = listen_on(*configuration.address)
         ending.callback(listener.close)
+        own = None
+        if configuration.watch_self:
+            # Before the store, so that what that allocates is seen too.
+            own = ending.enter_context(SelfWatch(listener.getsockname()[1]))
+            source = JoinedTargets((source, own))
         store = ending.enter_context(open_store(configuration.store, configuration.data))
+        if own is not None and own.why_not:
+            store.notice(f"the server does not watch itself: {own.why_not}")
         options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
-        fleet = Fleet(store, source, options, told=_told(configuration, store, cluster, ending))
+        fleet = Fleet(
+            store,
+            source,
+            options,
+            told=_told(configuration, store, cluster, ending),
+            breakdown=breakdown_of if own is None else _breakdown(own, store),
+        )
         application = make_application(
             store,
             Receiver(store, time.time, fleet.heard),
@@ -82,6 +99,10 @@ def serve(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(http_settings(application, configuration)).run(sockets=[listener])
+
+
+def _breakdown(own: SelfWatch, store: SqlStore) -> Callable[[Scrape], dict[str, int]]:
+    return lambda scrape: own.breakdown(scrape, lambda: read_memory_bytes(store.engine))
 
 
 def _defaults(configuration: ServerConfiguration) -> TargetDefaults:
@@ -127,7 +148,7 @@ def _told(
             return
         if cluster is not None:
             cluster.take_up(alarming)
-        alarming.take(state)
+        alarming.take(told_to_people(state))
         if cluster is not None:
             cluster.leave(alarming)
         if alarming.trouble is not None:

@@ -23,12 +23,24 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter(taken=0, again=0, refused=0, full=0)
         self._bytes = 0
+        self._limited: Counter[str] = Counter(address=0, token=0, service=0, services=0)
 
     def note(self, outcome: str, size: int = 0) -> None:
         """outcome: "taken", "again" (known already), "refused" or "full"."""
         with self._lock:
             self._counts[outcome] += 1
             self._bytes += size
+
+    def limited(self, limit: str) -> None:
+        """limit: "address" or "token" asks too often, "service" is pushed for too often, or a
+        sender names too many "services"."""
+        with self._lock:
+            self._limited[limit] += 1
+
+    def refusals(self) -> dict[str, int]:
+        """How often each limit refused a request."""
+        with self._lock:
+            return dict(self._limited)
 
     def read(self) -> tuple[dict[str, int], int]:
         """The counts, and how many bytes of profiles came in."""
@@ -71,8 +83,15 @@ def _families(history: History, counters: Counters, started_unix: float) -> Iter
     yield _family(
         "stanch_server_received_bytes_total", "counter", "Bytes of them.", [({}, received)]
     )
+    yield _family(
+        "stanch_server_limited_total",
+        "counter",
+        "Requests refused for coming too often, or for too many services, by limit.",
+        [({"limit": limit}, count) for limit, count in sorted(counters.refusals().items())],
+    )
     for name, text, value in (
         ("store_bytes", "What the store takes of the disk.", storage.bytes_on_disk),
+        ("store_memory_bytes", "What the engine holds of the memory.", storage.memory_bytes),
         ("store_rows", "Rows in the store.", storage.rows),
         ("store_free_bytes", "What is free where the store is.", storage.free_bytes),
         ("store_waiting_profiles", "On the disk, not in the tables yet.", storage.waiting_profiles),

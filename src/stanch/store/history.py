@@ -195,9 +195,11 @@ class Autopsy:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the store itself is. notices: what it had to do, such as dropping old partitions."""
+    """How the store itself is. memory_bytes: what the engine holds, None when it is in another
+    process. notices: what it had to do, such as dropping old partitions."""
 
     engine: str
+    memory_bytes: int | None
     rows: int
     bytes_on_disk: int
     free_bytes: int | None

@@ -272,6 +272,7 @@ class SqlHistory:
         ((version,),) = self._engine.query("SELECT version()")
         return Storage(
             engine=f"{self._engine.name} {version}",
+            memory_bytes=read_memory_bytes(self._engine),
             rows=rows or 0,
             bytes_on_disk=size or 0,
             free_bytes=shutil.disk_usage(directory).free if directory else None,
@@ -349,6 +350,17 @@ class SqlHistory:
             now,
         )
         return [(service, max(verdicts, key=_gravity)) for service, verdicts in rows]
+
+
+def read_memory_bytes(engine: Engine) -> int | None:
+    """What the engine holds of this process's memory; None when it is in another process.
+
+    Raises StoreError.
+    """
+    if not engine.is_embedded:
+        return None
+    rows = engine.query("SELECT value FROM system.metrics WHERE metric = 'MemoryTracking'")
+    return int(rows[0][0]) if rows else None
 
 
 def number_of(name: str) -> int:

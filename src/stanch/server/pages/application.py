@@ -35,12 +35,15 @@ from stanch.server.limits import Buckets
 from stanch.server.openapi import PATH as OPENAPI_PATH
 from stanch.server.openapi import document
 from stanch.server.pages.charts import Mark, memory_chart, rate_chart, spark
+from stanch.server.pages.composition import composition_of
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage
-from stanch.server.pages.gate import COOKIE, Gate
+from stanch.server.pages.gate import COOKIE, Gate, sender_of
 from stanch.server.pages.source import Sources
+from stanch.server.selfwatch import SERVICE
 from stanch.server.telemetry import Counters, exposition
+from stanch.server.tenants import Tenants
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
 from stanch.store.history import History, LifeRow, TimeRange
@@ -74,6 +77,7 @@ def make_application(
 ) -> Starlette:
     """The ASGI application. tokens: None when none is asked for."""
     audit, counters = AuditLog(configuration.data, wall), Counters()
+    tenants = Tenants(configuration.service_rate, configuration.sender_services, audit, counters)
     pages = _Pages(store, configuration, tokens, audit, counters, wall)
     sources = Sources(configuration.source)
     explorer = Explorer(store.history, sources, wall)
@@ -94,7 +98,11 @@ def make_application(
         Route(OPENAPI_PATH, pages.openapi),
         Mount("/flame", StaticFiles(packages=[("stanch.flame", "static")])),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
-        *ingest_routes(receiver, counters),
+        *ingest_routes(
+            receiver,
+            counters,
+            lambda request, service: tenants.admit(sender_of(request), service),
+        ),
     ]
     gate = Middleware(
         Gate,
@@ -177,10 +185,13 @@ class _Pages:
             (row, finding_title(finding_of(row)), finding_facts(finding_of(row)))
             for row in self._history.findings(status="firing", most=20)
         ]
+        others = [one for one, _ in rows if one.service != SERVICE]
         values = {
             "rows": rows,
             "firing": firing,
-            "deaths": sum(one.deaths for one, _ in rows),
+            "own": SERVICE,
+            "others": len(others),
+            "deaths": sum(one.deaths for one in others),
             "listen": self._configuration.listen,
         }
         return "overview.html", values
@@ -204,6 +215,7 @@ class _Pages:
                 for name, title, label, form in _RATES
                 if any(np.isfinite(getattr(one, name)).any() for one in memory)
             ],
+            "composition": composition_of(memory),
             "names": sorted({one.life.instance for one in memory}),
             "lives": lives,
             "findings": [(row, finding_title(finding_of(row))) for row in findings],
@@ -234,7 +246,12 @@ class _Pages:
 
     def settings(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The settings as they were read, and how the store is."""
-        return "settings.html", {"one": self._configuration, "storage": self._history.storage()}
+        values = {
+            "one": self._configuration,
+            "storage": self._history.storage(),
+            "own": SERVICE,
+        }
+        return "settings.html", values
 
     def sign_in(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Where a token is given."""

@@ -15,6 +15,8 @@ from stanch.server.telemetry import Counters
 from stanch.server.tokens import Role, Token, TokenError, Tokens, allows
 
 COOKIE = "stanch_token"
+SENDER = "stanch.sender"
+"""Where a request's scope tells routes whose token it came with."""
 _HEALTH = ("/healthz", "/readyz")
 _OPEN = (*_HEALTH, "/static/", "/sign-in")
 _PUSH = ("/api/v1/push", "/ingest", "/push.v1.PusherService/Push")
@@ -95,6 +97,7 @@ class Gate:
     def _refusal(self, asked: HTTPConnection) -> Response | None:
         path = asked.url.path
         if path not in _HEALTH and (wait_s := self._senders.take(_sender(asked))):
+            self._counters.limited("address")
             return _too_often("requests from this address", wait_s)
         if asked.scope["method"] not in ("GET", "HEAD") and not _is_of_these_pages(asked):
             return PlainTextResponse("this comes from another site's page\n", 403)
@@ -114,12 +117,21 @@ class Gate:
         if refusal is not None or token is None or wanted != "push":
             return refusal
         wait_s = self._pushers.take(token.name)
-        return _too_often(f"pushes with the token {token.name}", wait_s) if wait_s else None
+        if wait_s:
+            self._counters.limited("token")
+            return _too_often(f"pushes with the token {token.name}", wait_s)
+        asked.scope[SENDER] = f"token {token.name}"
+        return None
 
 
 def _too_often(what: str, wait_s: int) -> Response:
     text = f"too many {what}; come back in {wait_s} s\n"
     return PlainTextResponse(text, 429, {"retry-after": str(wait_s)})
+
+
+def sender_of(asked: HTTPConnection) -> str:
+    """Who asks, as limits know it: the token's name, or the address where no token is asked for."""
+    return str(asked.scope.get(SENDER) or _sender(asked))
 
 
 def _sender(asked: HTTPConnection) -> str:
