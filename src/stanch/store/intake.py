@@ -36,6 +36,8 @@ _MOST_STACKS = 2_000_000
 _KEPT_IN_MEMORY = 2
 """So many waiting segments keep their decoded records; of others they are decoded again."""
 _TRIES = 12
+_RUSH = 40_000
+"""Samples a second above which raw profiles, which would be half the cost, are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class IntakeBounds:
     tables do not keep up a sender is held back for at most `held_back_s`.
     """
 
-    rows: int = 200_000
+    rows: int = 400_000
     bytes: int = 64 * 1024 * 1024
     seconds: float = 5.0
     waiting_bytes: int = 1024 * 1024 * 1024
@@ -283,9 +285,8 @@ class Intake:
             decoded = self._read(waiting.path)
         token = waiting.path.stem
         if decoded:
-            # At a rate that fills segments before their time, raw profiles would be half the cost.
-            is_rush = sum(decoding.count for decoding in decoded) >= self._bounds.rows
-            keep_raw = self._keep_raw() and not is_rush
+            samples = sum(decoding.count for decoding in decoded)
+            keep_raw = self._keep_raw() and samples < _RUSH * self._bounds.seconds
             for table, block in blocks(decoded, keep_raw=keep_raw):
                 self._engine.insert(table, block, f"{token}-{table.name}")
                 if waiting.is_earlier:

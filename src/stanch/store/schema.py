@@ -225,6 +225,13 @@ TARGETS = Table(
 TABLES = (SAMPLES, ROLLED, STACKS, MEMORY, PROFILES, RAW, LIVES, AUTOPSIES, FINDINGS, TARGETS)
 
 _SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1"
+_MERGING = (
+    "merge_selector_base = 20, max_bytes_to_merge_at_max_space_in_pool = 1073741824,"
+    " vertical_merge_algorithm_min_columns_to_activate = 1"
+)
+"""Of the tables of samples. A merge costs as much CPU for a row as its insert, so parts of a busy
+partition are merged twenty at a time and no further than to a gigabyte; vertically, which takes
+less memory. Few or old parts are still merged in small numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,8 @@ def ddl(cluster: Cluster | None = None) -> list[str]:
     for table in TABLES:
         name = f"{table.name}_local" if cluster else table.name
         statements += [_create(table, name, cluster, on), *_add_columns(table, name, on)]
+        if table in (SAMPLES, ROLLED):
+            statements.append(f"ALTER TABLE {DATABASE}.{name}{on} MODIFY SETTING {_MERGING}")
         if cluster:
             statements.append(
                 f"CREATE TABLE IF NOT EXISTS {DATABASE}.{table.name}{on}"
