@@ -110,6 +110,14 @@ def test_the_heap_of_a_moment_is_a_profile(store: SqlStore) -> None:
     assert store.history.profile(Selection("shop", NOW - 5000)) is None
 
 
+def test_when_profiles_of_a_life_were_taken(store: SqlStore) -> None:
+    """The first and the last of a kind in a range; None where there is none."""
+    life = next(life for life in store.history.lives("shop", HOUR) if life.instance == "shop-2")
+    assert store.history.taken(life, HOUR) == (NOW - 600, NOW - 450)
+    assert store.history.taken(life, TimeRange(NOW - 580, NOW - 500)) == (NOW - 570, NOW - 510)
+    assert store.history.taken(life, HOUR, "goroutine") is None
+
+
 def test_the_growth_between_two_moments(store: SqlStore) -> None:
     """The difference of two heaps is what grew between."""
     selections = [Selection("shop", NOW - 600 + at_s, ("shop-2",)) for at_s in (0, 150)]

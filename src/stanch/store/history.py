@@ -276,6 +276,12 @@ class History(Protocol):
     ) -> tuple[ProfileRow, ...]:
         """The profiles taken of a service."""
 
+    def taken(
+        self, life: LifeRow, within: TimeRange, kind: str = HEAP
+    ) -> tuple[float, float] | None:
+        """When the first and the last profile of a kind of a life were taken in a range, in Unix
+        seconds; None when there was none."""
+
     def raw_profile(self, profile: str) -> bytes | None:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""
 

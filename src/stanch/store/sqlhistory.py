@@ -10,6 +10,7 @@ import numpy as np
 from stanch.profile import Profile, ProfileError, parse
 from stanch.store.engine import Engine, Row
 from stanch.store.history import (
+    HEAP,
     Autopsy,
     End,
     FindingRow,
@@ -26,14 +27,15 @@ from stanch.store.history import (
 from stanch.store.schema import DATABASE
 from stanch.store.series import Births, Floats
 from stanch.store.sqlprofiles import (
+    ProfileReader,
     life_name,
     milliseconds,
     read_births,
     read_growth,
     read_labels,
-    read_profile,
     read_profiles,
     read_raw,
+    read_taken,
 )
 
 SILENT_S = 300.0
@@ -59,6 +61,7 @@ class SqlHistory:
     ) -> None:
         """waiting: how many profiles wait to be inserted, and how many were passed over."""
         self._engine = engine
+        self._reader = ProfileReader(engine)
         self._wall = wall
         self._waiting = waiting
         self._notices = notices
@@ -202,7 +205,7 @@ class SqlHistory:
 
     def profile(self, selection: Selection) -> Profile | None:
         """The samples of a selection as one profile, None when there is none."""
-        return read_profile(self._engine, selection)
+        return self._reader.read(selection)
 
     def labels(self, service: str, within: TimeRange, most: int = 200) -> dict[str, list[str]]:
         """The label keys of a service's samples with their values, largest live bytes first."""
@@ -223,6 +226,13 @@ class SqlHistory:
     ) -> tuple[ProfileRow, ...]:
         """The profiles taken of a service."""
         return read_profiles(self._engine, service, within, instance, most)
+
+    def taken(
+        self, life: LifeRow, within: TimeRange, kind: str = HEAP
+    ) -> tuple[float, float] | None:
+        """When the first and the last profile of a kind of a life were taken in a range."""
+        number = number_of(life.life)
+        return read_taken(self._engine, life.service, life.instance, number, kind, within)
 
     def raw_profile(self, profile: str) -> bytes | None:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""

@@ -1,6 +1,8 @@
 """Heaps of the past as pprof profiles, and how what one function holds grew."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from stanch.store.sqlseries import SeriesBounds, read_life_births
 from stanch.store.track import ROLLED_EVERY_S
 
 _MOST_SAMPLES = 500_000
+_MOST_REMEMBERED, _MOST_REMEMBERED_SAMPLES = 8, 20_000
 # Stacks through a function; the file is compared from its end, as findings shorten it.
 _THROUGH = (
     "stack IN (SELECT stack FROM stacks WHERE arrayExists((name, path) -> name = {function:String}"
@@ -32,11 +35,49 @@ def milliseconds(within: TimeRange) -> dict[str, int]:
     }
 
 
-def read_profile(engine: Engine, selection: Selection) -> Profile | None:
-    """See `History.profile`."""
-    rows = _newest_samples(engine, selection)
-    if not rows:
-        return None
+class ProfileReader:
+    """Reads heaps of the past, and remembers the last few: which profiles one is made of is asked
+    each time, but what was taken at a moment does not change. From any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._read: OrderedDict[Hashable, Profile] = OrderedDict()
+
+    def read(self, selection: Selection) -> Profile | None:
+        """See `History.profile`."""
+        parameters = _parameters(selection)
+        newest = _newest_profiles(self._engine, selection, parameters, is_rolled=False)
+        key = (
+            selection.service,
+            selection.kind,
+            tuple(parameters["labels"]),
+            selection.with_labels,
+            tuple(sorted(newest)),
+        )
+        with self._lock:
+            if key in self._read:
+                self._read.move_to_end(key)
+                return self._read[key]
+        # What is rolled up is read where it holds all that is wanted: a small part of samples.
+        table = ROLLED if all(is_rolled for *_, is_rolled in newest) else SAMPLES
+        if rows := _samples_of(self._engine, selection, parameters, table, newest):
+            profile = _profile(self._engine, selection, rows)
+            if len(rows) <= _MOST_REMEMBERED_SAMPLES:
+                self._remember(key, profile)
+            return profile
+        newest = _newest_profiles(self._engine, selection, parameters, is_rolled=True)
+        rows = _samples_of(self._engine, selection, parameters, ROLLED, newest)
+        return _profile(self._engine, selection, rows) if rows else None
+
+    def _remember(self, key: Hashable, profile: Profile) -> None:
+        with self._lock:
+            self._read[key] = profile
+            while len(self._read) > _MOST_REMEMBERED:
+                self._read.popitem(last=False)
+
+
+def _profile(engine: Engine, selection: Selection, rows: Sequence[Row]) -> Profile:
     frames = read_frames(engine, {row[0] for row in rows})
     locations = _Locations()
     kind = selection.kind
@@ -60,23 +101,14 @@ def read_profile(engine: Engine, selection: Selection) -> Profile | None:
     )
 
 
-def _newest_samples(engine: Engine, selection: Selection) -> list[Row]:
-    """The samples of the newest profile of each instance: stack, labels, four values and time."""
-    parameters: dict[str, Any] = {
+def _parameters(selection: Selection) -> dict[str, Any]:
+    return {
         "service": selection.service,
         "kind": selection.kind,
         "instances": list(selection.instances),
         "release": selection.release,
         "labels": [f"{key}={value}" for key, value in selection.labels.items()],
     }
-    newest = _newest_profiles(engine, selection, parameters, is_rolled=False)
-    # What is rolled up is read where it holds all that is wanted: it is a small part of samples.
-    table = ROLLED if newest and all(is_rolled for *_, is_rolled in newest) else SAMPLES
-    rows = _samples_of(engine, selection, parameters, table, newest) if newest else []
-    if not rows:
-        newest = _newest_profiles(engine, selection, parameters, is_rolled=True)
-        rows = _samples_of(engine, selection, parameters, ROLLED, newest) if newest else []
-    return rows
 
 
 def _newest_profiles(
@@ -116,6 +148,9 @@ def _samples_of(
     table: Table,
     newest: Sequence[Row],
 ) -> list[Row]:
+    """The samples of these profiles: stack, labels, four values and time."""
+    if not newest:
+        return []
     times = [time_ms for _, time_ms, *_ in newest]
     wanted = (
         f"service = {{service:String}} AND life IN {{lives:Array(UInt64)}} AND {BETWEEN}"
@@ -188,6 +223,25 @@ def read_births(engine: Engine, life: int, function: str, file: str) -> Births |
     """See `History.births`."""
     given = {"function": function, "file": file}
     return read_life_births(engine, life, _THROUGH if function else "1", given, SeriesBounds())
+
+
+def read_taken(
+    engine: Engine, service: str, instance: str, life: int, kind: str, within: TimeRange
+) -> tuple[float, float] | None:
+    """See `History.taken`."""
+    ((count, first_ms, last_ms),) = engine.query(
+        "SELECT count(), toUnixTimestamp64Milli(min(time)), toUnixTimestamp64Milli(max(time))"
+        f" FROM profiles WHERE service = {{service:String}} AND {BETWEEN}"
+        " AND instance = {instance:String} AND life = {life:UInt64} AND kind = {kind:String}",
+        {
+            "service": service,
+            "instance": instance,
+            "life": life,
+            "kind": kind,
+            **milliseconds(within),
+        },
+    )
+    return (first_ms / 1000, last_ms / 1000) if count else None
 
 
 def read_profiles(

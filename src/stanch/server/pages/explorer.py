@@ -7,6 +7,7 @@ what it calls or who calls it.
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -106,17 +107,22 @@ class Explorer:
     def page(self, request: Request) -> tuple[str, dict[str, Any]]:
         """What is held, drawn and by function."""
         asked = Asked.of(request.path_params["service"], request.query_params)
-        new, base = self._profiles(asked, with_labels=False)
+        at_s = seconds_of(asked.at, self._wall())
+        within, day = TimeRange(at_s - _LABELS_S, at_s + 1), TimeRange(at_s - _DAY_S, at_s + 1)
+        # The engine answers several questions side by side.
+        with ThreadPoolExecutor(2, "stanch-page") as asking:
+            services = asking.submit(self._history.service_names)
+            releases = asking.submit(self._history.releases, asked.service, day)
+            labels = asking.submit(self._history.labels, asked.service, within, 50)
+            new, base = self._profiles(asked, with_labels=False)
         lines = function_lines(new, base, asked.function, self._sources) if asked.function else []
         shown = {"callees": callees, "callers": callers}.get(asked.view)
         if shown is not None and asked.function:
             new = shown(new, asked.function)
             base = shown(base, asked.function) if base is not None else None
-        at_s = seconds_of(asked.at, self._wall())
         source = FlameSource(asked.service, new, asked.base or asked.service, base)
         search = "" if asked.view else quoted(asked.function)
         options = FlameOptions(node_fraction=_NODE_FRACTION)
-        within = TimeRange(at_s - _LABELS_S, at_s + 1)
         return "profile.html", {
             "asked": asked,
             "title": KINDS[asked.kind],
@@ -127,9 +133,9 @@ class Explorer:
             "lines": lines,
             "kinds": KINDS,
             "views": VIEWS,
-            "services": self._history.service_names(),
-            "releases": self._history.releases(asked.service, TimeRange(at_s - _DAY_S, at_s + 1)),
-            "labels": self._history.labels(asked.service, within, 50),
+            "services": services.result(),
+            "releases": releases.result(),
+            "labels": labels.result(),
             "input_time": input_time,
         }
 
@@ -163,19 +169,17 @@ class Explorer:
         key, _, value = asked.label.partition("=")
         labels = {key: value} if key and value else {}
         instances = (asked.instance,) if asked.instance else ()
-        new = self._found(
-            Selection(
-                asked.service,
-                at_s,
-                instances,
-                asked.release,
-                labels,
-                asked.kind,
-                with_labels=with_labels,
-            )
+        new = Selection(
+            asked.service,
+            at_s,
+            instances,
+            asked.release,
+            labels,
+            asked.kind,
+            with_labels=with_labels,
         )
         if not asked.compares:
-            return new, None
+            return self._found(new), None
         base_s = seconds_of(asked.base_at, at_s)
         same = not asked.base or asked.base == asked.service
         base = Selection(
@@ -187,7 +191,9 @@ class Explorer:
             asked.kind,
             with_labels=with_labels,
         )
-        return new, self._found(base)
+        with ThreadPoolExecutor(1, "stanch-page") as asking:
+            found_base = asking.submit(self._found, base)
+            return self._found(new), found_base.result()
 
     def _found(self, selection: Selection) -> Profile:
         profile = self._history.profile(selection)

@@ -1,6 +1,7 @@
 """The page of a finding: what it says, how it grew, what keeps it and what to do now."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +53,16 @@ class FindingPage:
             )
         finding = finding_of(row)
         seen = TimeRange(row.first_unix_s - _BEFORE_S, row.last_unix_s + 60)
-        memory = self._history.memory(row.service, seen)
-        lives = self._history.lives(row.service, seen)
+        is_refresh = "x-stanch-live" in request.headers
+        # The engine answers several questions side by side.
+        with ThreadPoolExecutor(3, "stanch-page") as asking:
+            asked_memory = asking.submit(self._history.memory, row.service, seen)
+            lives = self._history.lives(row.service, seen)
+            life = _life_of(finding, row, lives)
+            asked_births = asking.submit(self._births, finding, life)
+            asked_grown = asking.submit(self._grown, row, None if is_refresh else life)
+            memory, births = asked_memory.result(), asked_births.result()
+            new, base = asked_grown.result()
         forecast = _forecast(finding, row, memory)
         until_s = seen.until_unix_s
         if forecast is not None:
@@ -64,9 +73,6 @@ class FindingPage:
         chart = memory_chart(
             memory, within, self._marks(lives, within), f"memory of {row.service}", forecast
         )
-        life = _life_of(finding, row, lives)
-        is_refresh = "x-stanch-live" in request.headers
-        new, base = (None, None) if is_refresh else self._grown(row, life)
         return "finding.html", {
             "row": row,
             "one": finding,
@@ -76,7 +82,7 @@ class FindingPage:
             "has_forecast": forecast is not None,
             "names": sorted({one.life.instance for one in memory}),
             "at": int(row.last_unix_s) + 1,
-            "births": self._births(finding, life),
+            "births": births,
             "flame": _flame(finding, life, new, base),
             "lines": function_lines(new, base, finding.function, self._sources) if new else [],
             "life": life,
@@ -98,15 +104,13 @@ class FindingPage:
         if life is None:
             return None, None
         until_s = min(row.last_unix_s, life.end_unix_s) + 1
-        took = self._history.profiles(
-            row.service, TimeRange(life.start_unix_s, until_s), life.instance
-        )
-        taken = [one.unix_s for one in took if one.life == life.life and one.kind == "heap"]
-        if not taken:
+        taken = self._history.taken(life, TimeRange(life.start_unix_s, until_s))
+        if taken is None:
             return None, None
-        one = Selection(row.service, max(taken), (life.instance,), with_labels=False)
+        first_s, last_s = taken
+        one = Selection(row.service, last_s, (life.instance,), with_labels=False)
         new = self._history.profile(one)
-        return new, self._history.profile(replace(one, at_unix_s=min(taken)))
+        return new, self._history.profile(replace(one, at_unix_s=first_s))
 
 
 def _flame(
