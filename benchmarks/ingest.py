@@ -35,6 +35,8 @@ STACKS, DEPTH, SHARED = 1_500, 30, 20
 CONNECTIONS = 24
 EVERY_S = 30
 """So often a process sends its profile."""
+SETTLES_S = 8
+"""After so long the last segment is inserted."""
 ROLLED_SHARE = EVERY_S / 300
 """Of so many of the profiles the samples are kept twice, of each process the first in five minutes;
 a short run has it so too when it is of so many processes, whatever number of them it stands for."""
@@ -112,6 +114,50 @@ class Outcome:
     row_bytes: float
 
 
+class Sender:
+    """A connection that pushes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> "Sender":
+        """Connect."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def push(self, service: int, instance: str, body: bytes) -> bool:
+        """Send a profile; whether it was taken."""
+        head = (
+            "POST /api/v1/push HTTP/1.1\r\nHost: localhost\r\n"
+            f"X-Stanch-Service: service-{service}\r\n"
+            f"X-Stanch-Instance: {instance}\r\nX-Stanch-Pid: 1\r\n"
+            "X-Stanch-Memory: rss=100000000 limit=268435456\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + body)
+        status = await self._reader.readline()
+        length = 0
+        while (line := await self._reader.readline()) != b"\r\n":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        await self._reader.readexactly(length)
+        return status.split()[1] == b"200"
+
+    def close(self) -> None:
+        """End the connection."""
+        self._writer.close()
+
+
+async def introduce(port: int, bodies: Bodies) -> None:
+    """Send one profile of each service: the frames of stacks are told once a day, and that is not
+    what a profile costs."""
+    sender = await Sender.to(port)
+    for service, (body, *_) in enumerate(bodies):
+        assert await sender.push(service, f"first-{service}", body)
+    sender.close()
+
+
 async def send(port: int, bodies: Bodies, rate: float, seconds: float) -> Load:
     """Send at a rate, each connection in its turn; what cannot keep up is counted as late."""
     load = Load()
@@ -120,7 +166,7 @@ async def send(port: int, bodies: Bodies, rate: float, seconds: float) -> Load:
     numbers, processes = iter(range(count)), max(1, int(count * ROLLED_SHARE))
 
     async def connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sender = await Sender.to(port)
         for number in numbers:
             due_s = began_s + number / rate
             wait_s = due_s - time.monotonic()
@@ -129,28 +175,14 @@ async def send(port: int, bodies: Bodies, rate: float, seconds: float) -> Load:
             elif wait_s < -1.0:
                 load.late += 1
             process, turn = number % processes, number // processes
-            body = bodies[process % SERVICES][(process // SERVICES + turn) % BODIES]
-            head = (
-                "POST /api/v1/push HTTP/1.1\r\nHost: x\r\n"
-                f"X-Stanch-Service: service-{process % SERVICES}\r\n"
-                f"X-Stanch-Instance: host-{process}\r\nX-Stanch-Pid: 1\r\n"
-                "X-Stanch-Memory: rss=100000000 limit=268435456\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
-            )
+            service = process % SERVICES
+            body = bodies[service][(process // SERVICES + turn) % BODIES]
             sent_s = time.monotonic()
-            writer.write(head.encode() + body)
-            status = await reader.readline()
-            length = 0
-            while (line := await reader.readline()) != b"\r\n":
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            await reader.readexactly(length)
+            taken = await sender.push(service, f"host-{process}", body)
             load.latency_s.append(time.monotonic() - sent_s)
-            if status.split()[1] == b"200":
-                load.sent += 1
-            else:
-                load.refused += 1
-        writer.close()
+            load.sent += taken
+            load.refused += not taken
+        sender.close()
 
     await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
     return load
@@ -233,10 +265,12 @@ def run(bodies: Bodies, rate: float, seconds: float, whole: bool) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="stanch-ingest-") as name:
         directory = Path(name)
         with server(directory, whole) as (port, pid):
+            asyncio.run(introduce(port, bodies))
+            time.sleep(SETTLES_S)
             before_s, began_s, own_s = cpu_s(pid), time.monotonic(), time.process_time()
             load = asyncio.run(send(port, bodies, rate, seconds))
             took_s, own_s = time.monotonic() - began_s, time.process_time() - own_s
-            time.sleep(8)  # the last segment is inserted
+            time.sleep(SETTLES_S)
             used_s, peak = cpu_s(pid) - before_s, peak_bytes(pid)
         profiles, rows, size = check(directory)
     return Outcome(load, took_s, used_s, own_s, peak, profiles, rows, size / rows)

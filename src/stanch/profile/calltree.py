@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from stanch.profile.model import Line, Location, Profile
 
@@ -60,6 +61,7 @@ def call_tree(
     Samples that are 0 in all of them are left out. A location without a name is one frame.
     """
     frames = _Frames(granularity)
+    entries_of = frames.by_location
     nothing = (0,) * len(indexes)
     root = CallNode(Frame(), nothing, nothing, inlined=False)
     nodes: list[tuple[CallNode, CallNode]] = []  # each with its parent, parents first
@@ -69,12 +71,14 @@ def call_tree(
             continue
         node = root
         for location in reversed(sample.locations):
-            for frame, inlined in frames.of(location):
-                child = node.children.get(id(frame))
+            # Most of the time of a large profile goes here.
+            for key, frame, inlined in entries_of.get(id(location)) or frames.of(location):
+                child = node.children.get(key)
                 if child is None:
-                    child = node.children[id(frame)] = CallNode(frame, nothing, nothing)
+                    child = node.children[key] = CallNode(frame, nothing, nothing)
                     nodes.append((child, node))
-                child.inlined = child.inlined and inlined
+                if not inlined:
+                    child.inlined = False
                 node = child
         node.flat = tuple(map(int.__add__, node.flat, values))
     root.cum = root.flat
@@ -93,24 +97,30 @@ def frame_label(frame: Frame) -> str:
     return f"[{posixpath.basename(frame.binary)}]" if frame.binary else "<unknown>"
 
 
+@lru_cache(4096)  # A file is in many frames.
+def _normal(path: str) -> str:
+    return posixpath.normpath(path)
+
+
 class _Frames:
-    """The frames of locations, outermost first, each with whether it was inlined."""
+    """The frames of locations, outermost first, each with its identity and whether it was
+    inlined."""
 
     def __init__(self, granularity: Granularity) -> None:
         self._granularity = granularity
-        self._by_location: dict[int, tuple[tuple[Frame, bool], ...]] = {}
+        self.by_location: dict[int, tuple[tuple[int, Frame, bool], ...]] = {}
         self._interned: dict[Frame, Frame] = {}
 
-    def of(self, location: Location) -> tuple[tuple[Frame, bool], ...]:
-        frames = self._by_location.get(id(location))
+    def of(self, location: Location) -> tuple[tuple[int, Frame, bool], ...]:
+        frames = self.by_location.get(id(location))
         if frames is None:
             binary = location.mapping.file if location.mapping else ""
             lines = location.lines or (None,)
             innermost_first = [
-                (self._frame(line, binary), position < len(lines) - 1)
-                for position, line in enumerate(lines)
+                (id(frame), frame, position < len(lines) - 1)
+                for position, frame in enumerate(self._frame(line, binary) for line in lines)
             ]
-            frames = self._by_location[id(location)] = tuple(reversed(innermost_first))
+            frames = self.by_location[id(location)] = tuple(reversed(innermost_first))
         return frames
 
     def _frame(self, line: Line | None, binary: str) -> Frame:
@@ -120,9 +130,7 @@ class _Frames:
             filename = line.function.filename
             frame = Frame(
                 name=line.function.name if by is not Granularity.FILES else "",
-                file=posixpath.normpath(filename)
-                if filename and by is not Granularity.FUNCTIONS
-                else "",
+                file=_normal(filename) if filename and by is not Granularity.FUNCTIONS else "",
                 line=line.line if by is Granularity.LINES else 0,
             )
         if not frame.name:
