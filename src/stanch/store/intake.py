@@ -105,6 +105,8 @@ class Intake:
         """Segments that take no more records, whose last writers are not done."""
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._held = 0
+        """So many of those that wait keep their decoded records."""
         self._names: set[str] = set()
         self._older_names: set[str] = set()
         self._stacks: set[bytes] = set()
@@ -197,7 +199,7 @@ class Intake:
 
     def _has_time(self) -> bool:
         """Whether a record can be taken without being decoded a second time, or has to be."""
-        return len(self._waiting) < _KEPT_IN_MEMORY or self.failing is not None or self._stopping
+        return self._held < _KEPT_IN_MEMORY or self.failing is not None or self._stopping
 
     def _detach(self, batch: _Batch) -> None:
         """Let a segment take no more records; `_lock` is held."""
@@ -210,7 +212,8 @@ class Intake:
         batch.segment.close()
         self._closing -= 1
         size_bytes = batch.segment.size_bytes
-        decoded = batch.decoded if len(self._waiting) < _KEPT_IN_MEMORY else None
+        decoded = batch.decoded if self._held < _KEPT_IN_MEMORY else None
+        self._held += decoded is not None
         self._waiting.append(_Waiting(batch.segment.path, size_bytes, decoded))
         self._waiting_bytes += size_bytes
         self._changed.notify_all()
@@ -235,6 +238,7 @@ class Intake:
                 return
             with self._lock:
                 self._waiting.popleft()
+                self._held -= waiting.decoded is not None
                 self._waiting_bytes -= waiting.size_bytes
                 self._changed.notify_all()
 
