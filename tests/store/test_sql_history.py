@@ -110,12 +110,21 @@ def test_the_heap_of_a_moment_is_a_profile(store: SqlStore) -> None:
     assert store.history.profile(Selection("shop", NOW - 5000)) is None
 
 
-def test_when_profiles_of_a_life_were_taken(store: SqlStore) -> None:
-    """The first and the last of a kind in a range; None where there is none."""
+def test_the_first_and_the_last_heap_of_a_life(store: SqlStore) -> None:
+    """Those of a range and of this life alone; None where there is none."""
     life = next(life for life in store.history.lives("shop", HOUR) if life.instance == "shop-2")
-    assert store.history.taken(life, HOUR) == (NOW - 600, NOW - 450)
-    assert store.history.taken(life, TimeRange(NOW - 580, NOW - 500)) == (NOW - 570, NOW - 510)
-    assert store.history.taken(life, HOUR, "goroutine") is None
+    for within, wanted in (
+        (HOUR, [6 * MIB, 156 * MIB]),
+        (TimeRange(NOW - 580, NOW - 500), [36 * MIB, 96 * MIB]),
+    ):
+        found = store.history.first_and_last(life, within)
+        assert found is not None
+        assert [live(one) for one in found] == wanted
+    again = next(life for life in store.history.lives("shop", HOUR) if life.release == "v2")
+    found = store.history.first_and_last(again, HOUR)
+    assert found is not None
+    assert [live(one) for one in found] == [5 * MIB] * 2
+    assert store.history.first_and_last(life, TimeRange(NOW - 60, NOW)) is None
 
 
 def test_the_growth_between_two_moments(store: SqlStore) -> None:

@@ -276,11 +276,9 @@ class History(Protocol):
     ) -> tuple[ProfileRow, ...]:
         """The profiles taken of a service."""
 
-    def taken(
-        self, life: LifeRow, within: TimeRange, kind: str = HEAP
-    ) -> tuple[float, float] | None:
-        """When the first and the last profile of a kind of a life were taken in a range, in Unix
-        seconds; None when there was none."""
+    def first_and_last(self, life: LifeRow, within: TimeRange) -> tuple[Profile, Profile] | None:
+        """What a life held in its first and in its last heap of a range, without labels; None
+        when it has none."""
 
     def raw_profile(self, profile: str) -> bytes | None:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""

@@ -10,7 +10,6 @@ import numpy as np
 from stanch.profile import Profile, ProfileError, parse
 from stanch.store.engine import Engine, Row
 from stanch.store.history import (
-    HEAP,
     Autopsy,
     End,
     FindingRow,
@@ -35,7 +34,6 @@ from stanch.store.sqlprofiles import (
     read_labels,
     read_profiles,
     read_raw,
-    read_taken,
 )
 
 SILENT_S = 300.0
@@ -227,12 +225,10 @@ class SqlHistory:
         """The profiles taken of a service."""
         return read_profiles(self._engine, service, within, instance, most)
 
-    def taken(
-        self, life: LifeRow, within: TimeRange, kind: str = HEAP
-    ) -> tuple[float, float] | None:
-        """When the first and the last profile of a kind of a life were taken in a range."""
+    def first_and_last(self, life: LifeRow, within: TimeRange) -> tuple[Profile, Profile] | None:
+        """What a life held in its first and in its last heap of a range, without labels."""
         number = number_of(life.life)
-        return read_taken(self._engine, life.service, life.instance, number, kind, within)
+        return self._reader.first_and_last(life.service, life.instance, number, within)
 
     def raw_profile(self, profile: str) -> bytes | None:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""

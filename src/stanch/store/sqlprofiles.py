@@ -48,6 +48,40 @@ class ProfileReader:
         """See `History.profile`."""
         parameters = _parameters(selection)
         newest = _newest_profiles(self._engine, selection, parameters, is_rolled=False)
+        profile = self._made_of(newest, selection, parameters)
+        if profile is not None:
+            return profile
+        newest = _newest_profiles(self._engine, selection, parameters, is_rolled=True)
+        rows = _samples_of(self._engine, selection, parameters, ROLLED, newest)
+        return _profile(self._engine, selection, rows) if rows else None
+
+    def first_and_last(
+        self, service: str, instance: str, life: int, within: TimeRange
+    ) -> tuple[Profile, Profile] | None:
+        """See `History.first_and_last`."""
+        ((count, *ends),) = self._engine.query(
+            "SELECT count(), (toUnixTimestamp64Milli(min(time)), argMin(rolled, time)),"
+            " (toUnixTimestamp64Milli(max(time)), argMax(rolled, time)) FROM profiles"
+            f" WHERE service = {{service:String}} AND {BETWEEN}"
+            " AND instance = {instance:String} AND life = {life:UInt64} AND kind = 'heap'",
+            {"service": service, "instance": instance, "life": life, **milliseconds(within)},
+        )
+        if not count:
+            return None
+        found = []
+        for time_ms, is_rolled in ends:
+            one = Selection(service, time_ms / 1000, (instance,), with_labels=False)
+            newest = [(instance, time_ms, life, is_rolled)]
+            profile = self._made_of(newest, one, _parameters(one)) or self.read(one)
+            if profile is None:
+                return None
+            found.append(profile)
+        return found[0], found[1]
+
+    def _made_of(
+        self, newest: Sequence[Row], selection: Selection, parameters: Mapping[str, Any]
+    ) -> Profile | None:
+        """What these profiles add up to; None where their samples are no longer kept."""
         key = (
             selection.service,
             selection.kind,
@@ -61,14 +95,13 @@ class ProfileReader:
                 return self._read[key]
         # What is rolled up is read where it holds all that is wanted: a small part of samples.
         table = ROLLED if all(is_rolled for *_, is_rolled in newest) else SAMPLES
-        if rows := _samples_of(self._engine, selection, parameters, table, newest):
-            profile = _profile(self._engine, selection, rows)
-            if len(rows) <= _MOST_REMEMBERED_SAMPLES:
-                self._remember(key, profile)
-            return profile
-        newest = _newest_profiles(self._engine, selection, parameters, is_rolled=True)
-        rows = _samples_of(self._engine, selection, parameters, ROLLED, newest)
-        return _profile(self._engine, selection, rows) if rows else None
+        rows = _samples_of(self._engine, selection, parameters, table, newest)
+        if not rows:
+            return None
+        profile = _profile(self._engine, selection, rows)
+        if len(rows) <= _MOST_REMEMBERED_SAMPLES:
+            self._remember(key, profile)
+        return profile
 
     def _remember(self, key: Hashable, profile: Profile) -> None:
         with self._lock:
@@ -223,25 +256,6 @@ def read_births(engine: Engine, life: int, function: str, file: str) -> Births |
     """See `History.births`."""
     given = {"function": function, "file": file}
     return read_life_births(engine, life, _THROUGH if function else "1", given, SeriesBounds())
-
-
-def read_taken(
-    engine: Engine, service: str, instance: str, life: int, kind: str, within: TimeRange
-) -> tuple[float, float] | None:
-    """See `History.taken`."""
-    ((count, first_ms, last_ms),) = engine.query(
-        "SELECT count(), toUnixTimestamp64Milli(min(time)), toUnixTimestamp64Milli(max(time))"
-        f" FROM profiles WHERE service = {{service:String}} AND {BETWEEN}"
-        " AND instance = {instance:String} AND life = {life:UInt64} AND kind = {kind:String}",
-        {
-            "service": service,
-            "instance": instance,
-            "life": life,
-            "kind": kind,
-            **milliseconds(within),
-        },
-    )
-    return (first_ms / 1000, last_ms / 1000) if count else None
 
 
 def read_profiles(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -10,7 +9,6 @@ from starlette.requests import Request
 
 from stanch.detect import Finding, finding_facts, finding_title
 from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
-from stanch.profile import Profile
 from stanch.server.ledger import finding_of
 from stanch.server.pages.charts import Forecast, Mark, births_chart, memory_chart
 from stanch.server.pages.errors import NotFoundError
@@ -21,7 +19,6 @@ from stanch.store.history import (
     History,
     LifeRow,
     MemorySeries,
-    Selection,
     TimeRange,
 )
 
@@ -60,9 +57,9 @@ class FindingPage:
             lives = self._history.lives(row.service, seen)
             life = _life_of(finding, row, lives)
             asked_births = asking.submit(self._births, finding, life)
-            asked_grown = asking.submit(self._grown, row, None if is_refresh else life)
+            asked_growth = asking.submit(self._growth, finding, row, None if is_refresh else life)
             memory, births = asked_memory.result(), asked_births.result()
-            new, base = asked_grown.result()
+            flame, lines = asked_growth.result()
         forecast = _forecast(finding, row, memory)
         until_s = seen.until_unix_s
         if forecast is not None:
@@ -83,8 +80,8 @@ class FindingPage:
             "names": sorted({one.life.instance for one in memory}),
             "at": int(row.last_unix_s) + 1,
             "births": births,
-            "flame": _flame(finding, life, new, base),
-            "lines": function_lines(new, base, finding.function, self._sources) if new else [],
+            "flame": flame,
+            "lines": lines,
             "life": life,
             "paths": _paths(row.retention),
         }
@@ -97,30 +94,21 @@ class FindingPage:
             return None
         return Markup(births_chart(births, f"bytes of {finding.function} by time of birth"))
 
-    def _grown(
-        self, row: FindingRow, life: LifeRow | None
-    ) -> tuple[Profile | None, Profile | None]:
-        """What one life holds last, and what it held first."""
+    def _growth(
+        self, finding: Finding, row: FindingRow, life: LifeRow | None
+    ) -> tuple[Markup | None, list[dict[str, Any]]]:
+        """What one life holds last beside what it held first: drawn, and the function's lines."""
         if life is None:
-            return None, None
+            return None, []
         until_s = min(row.last_unix_s, life.end_unix_s) + 1
-        taken = self._history.taken(life, TimeRange(life.start_unix_s, until_s))
-        if taken is None:
-            return None, None
-        first_s, last_s = taken
-        one = Selection(row.service, last_s, (life.instance,), with_labels=False)
-        new = self._history.profile(one)
-        return new, self._history.profile(replace(one, at_unix_s=first_s))
-
-
-def _flame(
-    finding: Finding, life: LifeRow | None, new: Profile | None, base: Profile | None
-) -> Markup | None:
-    if life is None or new is None:
-        return None
-    source = FlameSource(life.instance, new, "its start", base)
-    options = FlameOptions(node_fraction=_NODE_FRACTION)
-    return Markup(flame_graph(flame_json(source, options), quoted(finding.function)))
+        found = self._history.first_and_last(life, TimeRange(life.start_unix_s, until_s))
+        if found is None:
+            return None, []
+        base, new = found
+        source = FlameSource(life.instance, new, "its start", base)
+        options = FlameOptions(node_fraction=_NODE_FRACTION)
+        flame = Markup(flame_graph(flame_json(source, options), quoted(finding.function)))
+        return flame, function_lines(new, base, finding.function, self._sources)
 
 
 def _life_of(finding: Finding, row: FindingRow, lives: Iterable[LifeRow]) -> LifeRow | None:
