@@ -2,6 +2,7 @@
 # make demo-recycle  the incident twice: nodes die, and nodes are recycled before
 # make test    set up from nothing and run the tests, on every supported CPython found here
 # make sanitize  hosts under load with the C core built for the address sanitizer
+# make test-kube  Stanch at a real kube-apiserver, which is built first
 # make check   all that CI runs: lint, types, import rules, C warnings as errors, tests, demo
 # make bench   the figures of benchmarks/README.md; one of them: make bench ARGS=peers
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 EACH_PYTHON_TESTS = tests/sampler tests/agent tests/cli/test_run.py tests/cli/test_attach.py \
 	$(patsubst %,tests/staysup/test_%.py,forks frames interpreters neighbours threads)
 
-.PHONY: demo demo-pages demo-fixed demo-recycle test environments test-first test-each sanitize check lint bench lock clickhouse dev clean
+.PHONY: demo demo-pages demo-fixed demo-recycle test environments test-first test-each sanitize check lint bench lock clickhouse kube test-kube dev clean
 
 demo:
 	@env=$$($(PYTHON) tools/environments.py main) && $$env/bin/stanch demo --pages build/demo $(ARGS)
@@ -78,6 +79,16 @@ lock:
 # What the tests start real ClickHouse nodes from (180 MB, by npm); without it they skip.
 clickhouse:
 	@$(PYTHON) tools/clickhouse.py
+
+# What the tests start a real Kubernetes API server from, by Go; without it they skip.
+kube:
+	@$(PYTHON) tools/kube.py
+
+# Those tests, with it. Not in `make check`: to build it takes ten minutes or more.
+test-kube:
+	@where=$$($(PYTHON) tools/kube.py) && env=$$($(PYTHON) tools/environments.py main) && \
+		STANCH_TEST_KUBE_APISERVER=$$where $$env/bin/python -m pytest -q \
+		tests/kube/test_real_apiserver.py $(ARGS)
 
 # An environment to work in: the package is read from src/, the C core built in place.
 dev:
