@@ -88,7 +88,7 @@ kube:
 test-kube:
 	@where=$$($(PYTHON) tools/kube.py) && env=$$($(PYTHON) tools/environments.py main) && \
 		STANCH_TEST_KUBE_APISERVER=$$where $$env/bin/python -m pytest -q \
-		tests/kube/test_real_apiserver.py $(ARGS)
+		tests/kube/test_real_*.py $(ARGS)
 
 # An environment to work in: the package is read from src/, the C core built in place.
 dev:
