@@ -32,6 +32,7 @@ import uvicorn
 from benchmarks.ingest import cpu_s
 from stanch.collect import FixedTargets
 from stanch.collect.received import Receiver
+from stanch.deaths.storebook import StoreBook, take_up_lives
 from stanch.profile import Function, Line, Location, Profile, Sample, ValueType, encode
 from stanch.server.configuration import ServerConfiguration
 from stanch.server.fleet import Fleet
@@ -211,6 +212,7 @@ def serve(directory: Path, end_s: float) -> None:
         return time.time() - shift_s
 
     with open_store("chdb", directory, wall=wall) as store:
+        take_up_lives(store, StoreBook(store))
         configuration = ServerConfiguration(directory)
         application = make_application(store, Receiver(store, wall), configuration, None, wall=wall)
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))

@@ -18,7 +18,7 @@ from stanch.cli.main import main
 from stanch.collect import Scrape, parse_target
 from stanch.collect.exposition import parse_exposition
 from stanch.deaths import Death, DeathWatch, Evidence
-from stanch.deaths.book import deaths
+from stanch.deaths.book import JournalBook, deaths
 from stanch.deaths.witness import _start_unix
 from stanch.demo.host.cgroup import CgroupTree
 from stanch.demo.host.ports import free_addresses
@@ -114,7 +114,7 @@ def hosting(tmp_path: Path, wrap: Callable[[list[str]], list[str]]) -> Iterator[
     try:
         target = parse_target(f"http://{profiles} instance=shop-1")
         with (
-            Chronicle(tmp_path / "data", [tables]) as chronicle,
+            Chronicle(JournalBook(tmp_path / "data"), [tables]) as chronicle,
             Watcher([target], 2.5, witness=chronicle.witness) as watcher,
         ):
             host = Host(process, address, watcher, chronicle, log)
@@ -216,8 +216,8 @@ def test_a_server_that_answers_after_its_worker_did(tmp_path: Path) -> None:
         return Look("shop", "shop-1", 1.0, now_unix, "python", processes)
 
     try:
-        with Journal(tmp_path) as journal:
-            deaths = DeathWatch(journal)
+        with contextlib.closing(JournalBook(tmp_path)) as book:
+            deaths = DeathWatch(book)
             for seen in (look(young), look(old, young), look(old), look(young), look(old)):
                 deaths.witness(scrape, seen)
             assert deaths.take() == []
@@ -267,7 +267,7 @@ def test_the_command_lists_shows_and_writes(
 def watching(service: Service, data: Path) -> tuple[Watcher, Chronicle]:
     """A watch of a service under its clock."""
     clock = service.clock
-    chronicle = Chronicle(data, wall=lambda: 1.7e9 + clock.now_s)
+    chronicle = Chronicle(JournalBook(data), wall=lambda: 1.7e9 + clock.now_s)
     watcher = Watcher(
         [parse_target(service.served.url)],
         EVERY_S,
@@ -346,7 +346,7 @@ def test_a_journal_that_fails_is_trouble_and_no_end(service: Service, tmp_path: 
     watcher, chronicle = watching(service, tmp_path)
     with watcher, chronicle:
         look(service, watcher, chronicle)
-        chronicle._journal.close()
+        chronicle._book.close()
         service.restart()
         state = look(service, watcher, chronicle)
         assert state.source_error is not None

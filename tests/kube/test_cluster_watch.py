@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stanch.collect import TargetDefaults
-from stanch.deaths.book import deaths
+from stanch.deaths.book import JournalBook, deaths
 from stanch.deaths.death import Death
 from stanch.journal import Journal
 from stanch.kube import Cluster
@@ -39,7 +39,7 @@ class Watch:
     """A watch of a cluster, step by step."""
 
     def __init__(self, api: ApiServer, data: Path, lease: str = "") -> None:
-        self.chronicle = Chronicle(data)
+        self.chronicle = Chronicle(JournalBook(data))
         self.cluster = ClusterWatch(Cluster(api.url, "shop"), ("",), TargetDefaults(), lease)
         self.watcher = Watcher(self.cluster.source, 1.0, witness=self.chronicle.witness)
         self._ending = contextlib.ExitStack()

@@ -13,7 +13,7 @@ from tests.cli.watched import running as running_program
 from tests.collect.answers import Answer, python_answers
 from tests.collect.answers import serving as answering
 from tests.kube.samples import pod, restarted, serving, terminated, until
-from tests.kube.test_cluster_watch import of, on_record
+from tests.kube.test_cluster_watch import of
 from tests.kube.test_discovery import kubeconfig
 
 pytest.importorskip("chdb", reason="needs the extra stanch[server]")
@@ -31,7 +31,7 @@ def server(data: Path, config: Path, *more: str) -> Iterator[str]:
 
 
 def test_pods_are_targets_and_their_ends_are_on_record(tmp_path: Path) -> None:
-    """Beside a list by HTTP; the page of targets shows both, the journal the kubelet's word."""
+    """Beside a list by HTTP; the page of targets shows both, the deaths the kubelet's word."""
     listed = b'[{"targets": ["127.0.0.1:1"], "labels": {"service": "gone"}}]'
     with (
         serving() as running,
@@ -48,8 +48,8 @@ def test_pods_are_targets_and_their_ends_are_on_record(tmp_path: Path) -> None:
             until(lambda: "shop/shop-0" in httpx.get(f"{pages}targets").text)
             until(lambda: "cannot connect" in httpx.get(f"{pages}targets").text)
             api.change("shop-0", lambda value: restarted(value, 1, terminated("a")))
-            until(lambda: on_record(data))
+            until(lambda: httpx.get(f"{pages}api/v1/deaths").json()["deaths"])
+            (death,) = httpx.get(f"{pages}api/v1/deaths").json()["deaths"]
             assert "this server leads" in httpx.get(f"{pages}settings").text
             assert api.get("leases", "stanch")["spec"]["holderIdentity"]
-        (death,) = on_record(data)
-        assert (death.cause, death.container) == ("oom", "containerd://a")
+        assert (death["cause"], death["container"]) == ("oom", "containerd://a")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stanch.collect import FixedTargets, parse_target
+from stanch.deaths.book import JournalBook
 from stanch.journal import Journal
 from stanch.profile import parse
 from stanch.recycle import RecyclePolicy
@@ -39,7 +40,7 @@ def test_a_leaking_worker_is_recycled_with_evidence_and_on_record(tmp_path: Path
         data = tmp_path / "data"
         policies = [(POLICY, worker_backend(clients))]
         with (
-            Chronicle(data) as chronicle,
+            Chronicle(JournalBook(data)) as chronicle,
             Recycling(data, policies, clients, chronicle) as recycling,
             Watcher(source, 1.0, witness=chronicle.witness) as watcher,
         ):
@@ -98,7 +99,7 @@ def _reason_of_stop(host: Host, data: Path) -> str:
     clients = TargetClients(source)
     policies = [(POLICY, worker_backend(clients))]
     with (
-        Chronicle(data) as chronicle,
+        Chronicle(JournalBook(data)) as chronicle,
         Recycling(data, policies, clients, chronicle) as recycling,
         Watcher(source, 1.0, witness=chronicle.witness) as watcher,
     ):

@@ -20,7 +20,7 @@ from tests.store.pprofs import heap_bytes
 
 PAGES = {
     *("/", "/services/{service}", "/findings/{finding}", "/profiles/{service}"),
-    *("/deaths/{life}", "/targets", "/settings", "/sign-in"),
+    *("/deaths/{death}", "/targets", "/settings", "/sign-in"),
 }
 """For people, not for programs."""
 ODD = ("", "x", "é\n\0", "2026-01-01T00:00:00", "-1", "9" * 400, "../../etc/passwd", "a=b", "heap")
@@ -100,7 +100,11 @@ def _ask(
         media = chance.choice(list(operation["requestBody"]["content"]))
         headers["Content-Type"] = media.encode()
     return client.request(
-        method, path.format(service=service), params=query, headers=headers, content=content
+        method,
+        path.format(service=service, death="0"),
+        params=query,
+        headers=headers,
+        content=content,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stanch.deaths.storebook import StoreBook
 from stanch.store.engine import init_cluster, open_http
 from stanch.store.errors import StoreError
 from stanch.store.history import Selection, TimeRange
@@ -20,6 +21,7 @@ from stanch.store.schema import SAMPLES, TABLES, Cluster
 from stanch.store.sqlstore import Taken, open_store
 from stanch.store.wal import read_segment
 from tests.cli.command import stanch
+from tests.deaths.contract import check_containers, check_one_entry, in_store
 from tests.store.clickhouse import CLUSTER, Node, three_nodes
 from tests.store.contract import NOW, check_store, go_looks, growing_looks
 from tests.store.looks import look
@@ -78,6 +80,14 @@ def test_rows_are_divided_and_read_together(urls: str, tmp_path: Path) -> None:
         )
         assert REAL or shards[0][0] > 1
         assert store.history.storage().rows > 12
+
+
+def test_deaths_are_on_record_once(urls: str, tmp_path: Path) -> None:
+    """The contract of books of deaths holds on the cluster too."""
+    with open_store(urls, tmp_path, wall=time.time) as store:
+        book = StoreBook(store)
+        check_one_entry(book, lambda: in_store(store))
+        check_containers(book, lambda: in_store(store))
 
 
 def test_a_block_again_through_another_node_changes_nothing(urls: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from stanch.profile import Profile, diff, parse
 from stanch.store import Look, ProcessLook
-from stanch.store.history import Autopsy, FindingRow, Selection, TargetRow, TimeRange
+from stanch.store.history import DeathRow, FindingRow, Selection, TargetRow, TimeRange
 from stanch.store.sqlstore import Extra, SqlStore, Taken, open_store
 from tests.store.pprofs import heap_bytes
 
@@ -52,11 +52,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
 
 
 def test_names_and_summaries(store: SqlStore) -> None:
-    """A service is summed up with its instances, memory against limit, and deaths."""
+    """A service is summed up with its instances and memory against limit."""
     assert store.history.service_names() == ("shop",)
     (summary,) = store.history.service_summaries(NOW)
     assert (summary.service, summary.language) == ("shop", "python")
-    assert summary.deaths == 1
     assert summary.limit_bytes == 256 * MIB
     assert summary.memory_bytes is not None
     assert summary.memory_share.size == summary.time_unix_s.size > 2
@@ -81,14 +80,13 @@ def test_memory_of_the_lives(store: SqlStore) -> None:
     assert len(store.history.memory("shop", HOUR, most=1)) == 1
 
 
-def test_lives_and_deaths(store: SqlStore) -> None:
+def test_lives(store: SqlStore) -> None:
     """A life that stood at its limit when another process answered was killed."""
     lives = store.history.lives("shop", HOUR)
     assert [life.release for life in lives] == ["v2", "v1", "v1"]
-    (death,) = store.history.deaths(HOUR)
-    assert (death.instance, death.end, death.pid) == ("shop-1", "killed", 10)
-    assert death.last_memory_bytes == 250 * MIB
-    assert store.history.deaths(HOUR, "cart") == ()
+    (killed,) = store.history.killed_lives()
+    assert (killed.instance, killed.end, killed.pid) == ("shop-1", "killed", 10)
+    assert killed.last_memory_bytes == 250 * MIB
     assert store.history.releases("shop", HOUR) == ("v1", "v2")
 
 
@@ -202,22 +200,24 @@ def test_targets_and_the_worst_verdict(store: SqlStore) -> None:
     assert store.history.service_summaries(NOW)[0].worst == "leak"
 
 
-def test_autopsies(store: SqlStore) -> None:
-    """A death has its last profile as evidence until its own autopsy comes."""
-    (death,) = store.history.deaths(HOUR)
-    before = store.history.autopsy(death.life)
-    assert before is not None
-    assert before.profile is not None
-    assert live(before.profile) == (151 + 5) * MIB
-    data = heap_bytes({"remember": 200 * MIB})
-    store.write_autopsy(Autopsy(death, None, {"end": "killed by the kernel"}), data)
-    after = store.history.autopsy(death.life)
-    assert after is not None
-    assert after.life.has_autopsy
-    assert after.profile is not None
-    assert live(after.profile) == 200 * MIB
-    assert after.facts == {"end": "killed by the kernel"}
-    assert store.history.autopsy("0000000000000001") is None
+def test_deaths(store: SqlStore) -> None:
+    """A row replaces what was written of the same death, its profile stays until another comes;
+    those that were killed are counted."""
+    row = DeathRow("00000000000000ab", "shop", "shop-1", "crash", NOW - 60, {"how": "gone"})
+    other = replace(row, death="00000000000000ac", service="cart", cause="exit")
+    store.write_death(row, b"profile")
+    store.write_death(replace(row, cause="oom", document={"how": "killed"}))
+    store.write_death(other)
+    (death,) = store.history.deaths(HOUR, "shop")
+    assert (death.cause, death.document) == ("oom", {"how": "killed"})
+    assert store.history.death(row.death) == death
+    assert store.history.death_profile(row.death) == b"profile"
+    assert store.history.death_profile(other.death) is None
+    assert len(store.history.deaths(HOUR)) == 2
+    assert store.history.deaths(HOUR, "shop", "shop-2") == ()
+    assert store.history.deaths(TimeRange(NOW - 50, NOW)) == ()
+    assert store.history.death("0000000000000001") is None
+    assert [one.deaths for one in store.history.service_summaries(NOW)] == [1]
 
 
 def test_the_store_tells_of_itself(store: SqlStore) -> None:

@@ -183,14 +183,15 @@ def _chronicle(arguments: argparse.Namespace, ending: contextlib.ExitStack) -> "
         if arguments.tables:
             raise CliError("--tables needs --data, where deaths are kept", 2)
         return None
+    from stanch.deaths.book import JournalBook
     from stanch.journal import JournalError, default_directory
     from stanch.server.chronicle import Chronicle
 
     try:
-        chronicle = Chronicle(arguments.data or default_directory(), arguments.tables)
+        book = JournalBook(arguments.data or default_directory())
     except JournalError as error:
         raise CliError(str(error), 2) from error
-    return ending.enter_context(chronicle)
+    return ending.enter_context(Chronicle(book, arguments.tables))
 
 
 def _recycling(

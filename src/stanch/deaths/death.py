@@ -1,6 +1,7 @@
 """One death: a value, and how what two sources know of it is put together."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -111,7 +112,11 @@ def death_to_json(death: Death) -> str:
 
 def death_from_json(text: str) -> Death:
     """Read what `death_to_json` wrote. ValueError, KeyError or TypeError on anything else."""
-    values: dict[str, Any] = json.loads(text)
+    return death_from_mapping(json.loads(text))
+
+
+def death_from_mapping(values: Mapping[str, Any]) -> Death:
+    """The same of JSON that was read already."""
     names = {field.name for field in fields(Death)}
     kept = {name: value for name, value in values.items() if name in names}
     told = kept.get("forecast")

@@ -24,10 +24,9 @@ from stanch.deaths.autopsy import (
     table_paths,
     with_autopsy,
 )
-from stanch.deaths.book import has_container, record
+from stanch.deaths.book import DeathBook
 from stanch.deaths.cause import Evidence, cause_of
 from stanch.deaths.death import Death, Forecast
-from stanch.journal import Journal
 from stanch.sampler.cgroup import MemoryGroup, group_oom_kills, memory_group
 from stanch.store import Look
 from stanch.store.life import NEAR_LIMIT, is_same_life, memory_of
@@ -36,10 +35,14 @@ MISSING_LOOKS = 3
 GONE_AFTER_S = 600.0
 EXPECTED_S = 180.0
 _SAME_START_S = 3.0
-_MOST_TARGETS = 1000
+MOST_TARGETS = 1000
 _OOM_KILLS = "stanch_memory_oom_kills_total"
 _AFTERMATH_S = 30.0
 """Who ends a container after one of its processes was killed or crashed does so within this."""
+
+
+LastProfile = Callable[[str, str, float], bytes | None]
+"""Of a service, its instance and a time; Raises BookError."""
 
 
 @dataclass(slots=True)
@@ -76,21 +79,27 @@ class _Watched:
 
 
 class DeathWatch:
-    """Writes deaths into a journal. For one thread.
+    """Writes deaths into a book. For one thread.
 
-    tables: directories of live tables (`stanch run --table DIR`) on this machine. root: "/" but for
-    tests. Raises JournalError where the journal cannot be written.
+    tables: directories of live tables (`stanch run --table DIR`) on this machine. most_targets: so
+    many are watched. last_profile: gives the last heap profile of an instance before a time, Unix
+    seconds, as pprof; without it each process's last one is remembered here. root: "/" but for
+    tests. Raises BookError where the book cannot be written.
     """
 
     def __init__(
         self,
-        journal: Journal,
+        book: DeathBook,
         tables: Iterable[Path] = (),
         *,
+        most_targets: int = MOST_TARGETS,
+        last_profile: LastProfile | None = None,
         wall: Callable[[], float] = time.time,
         root: Path = Path("/"),
     ) -> None:
-        self._journal = journal
+        self._book = book
+        self._most_targets = most_targets
+        self._last_profile = last_profile
         self._tables = tuple(tables)
         self._wall = wall
         self._root = root
@@ -115,7 +124,7 @@ class DeathWatch:
             self._end(scrape.target, watched, list(watched.processes.values()), changed)
             watched = None
         if watched is None:
-            if len(self._watched) >= _MOST_TARGETS:
+            if len(self._watched) >= self._most_targets:
                 return
             age_s = look.processes[0].age_s if look.processes else None
             watched = _Watched(look, look.unix_s - (age_s or 0.0))
@@ -152,6 +161,8 @@ class DeathWatch:
         memory_bytes: float | None = None,
         limit_bytes: float | None = None,
         uptime_s: float | None = None,
+        requests: float | None = None,
+        in_flight: float | None = None,
         container: str = "",
     ) -> Death | None:
         """Write down an end that somebody else knows of, with all that was seen of the instance.
@@ -163,10 +174,8 @@ class DeathWatch:
         for that of the next life.
         pid: of the process that ended; None when all of the instance's did.
         """
-        if container:
-            with self._journal.read() as transaction:
-                if has_container(transaction, service, instance, container):
-                    return None
+        if container and self._book.has_container(service, instance, container):
+            return None
         when = self._wall() if died_unix is None else died_unix
         for target, watched in self._watched.items():
             if (watched.look.service, watched.look.instance) != (service, instance):
@@ -188,9 +197,17 @@ class DeathWatch:
             memory_bytes=memory_bytes,
             limit_bytes=limit_bytes,
             uptime_s=uptime_s,
+            requests=requests,
+            in_flight=in_flight,
             container=container,
         )
-        return self._write(death, None)
+        autopsy = None
+        if self._last_profile is not None:
+            profile = self._last_profile(service, instance, when)
+            autopsy = autopsy_of(profile) if profile is not None else None
+        if autopsy is not None:
+            death = with_autopsy(death, autopsy, "scrape", 0.0)
+        return self._write(death, autopsy)
 
     def _update(self, scrape: Scrape, watched: _Watched, look: Look) -> None:
         before, now = memory_of(watched.look), memory_of(look)
@@ -210,7 +227,8 @@ class DeathWatch:
                 known.has_table = bool(table_paths(self._tables, process.pid))
             heap = heaps.get(process.pid) or heaps.get(None)
             if heap is not None:
-                known.profile, known.profile_unix = heap.raw, look.unix_s
+                known.profile_unix = look.unix_s
+                known.profile = heap.raw if self._last_profile is None else None
                 known.build_id = heap.reading.build_id
                 known.live_bytes = heap.reading.live_bytes
         count = self._count_of_kills(watched, scrape)
@@ -247,7 +265,7 @@ class DeathWatch:
         look = watched.look
         when = died_unix if died_unix is not None else look.unix_s
         heaviest = sorted(ended, key=lambda process: -process.live_bytes)
-        autopsy, source, taken_unix, clean = self._autopsy(heaviest, watched.began_unix)
+        autopsy, source, taken_unix, clean = self._autopsy(look, heaviest, watched.began_unix)
         memory = memory_bytes if memory_bytes is not None else memory_of(look)
         seen = Evidence(
             oom_killed=self._oom_killed(watched),
@@ -298,18 +316,16 @@ class DeathWatch:
         return self._write(death, autopsy)
 
     def _add_to(self, known: Death, rest: Death) -> Death:
-        with self._journal.write() as transaction:
-            return record(transaction, replace(rest, key=known.key))
+        return self._book.record(replace(rest, key=known.key))
 
     def _write(self, death: Death, autopsy: Autopsy | None) -> Death:
         profile = autopsy.profile if autopsy is not None else None
-        with self._journal.write() as transaction:
-            written = record(transaction, death, profile)
+        written = self._book.record(death, profile)
         self._noticed.append(written)
         return written
 
     def _autopsy(
-        self, heaviest: list[_Process], began_unix: float
+        self, look: Look, heaviest: list[_Process], began_unix: float
     ) -> tuple[Autopsy | None, str, float, bool | None]:
         """Return the autopsy, where it is from, of when, and whether the end was a clean one."""
         best: tuple[Autopsy | None, str, float] = (None, "", 0.0)
@@ -329,11 +345,18 @@ class DeathWatch:
                 best = (found, "table", taken_unix)
         if best[0] is None:
             for process in heaviest:
-                found = autopsy_of(process.profile) if process.profile is not None else None
+                profile = self._profile_of(look, process)
+                found = autopsy_of(profile) if profile is not None else None
                 if found is not None:
                     best = (found, "scrape", process.profile_unix)
                     break
         return (*best, clean)
+
+    def _profile_of(self, look: Look, process: _Process) -> bytes | None:
+        """The last heap profile of a process, or of its instance where a store has it."""
+        if self._last_profile is None or not process.profile_unix:
+            return process.profile
+        return self._last_profile(look.service, look.instance, process.profile_unix)
 
     def _is_same(self, watched: _Watched, look: Look) -> bool:
         """Whether a look is of the life that was watched.

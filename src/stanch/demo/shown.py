@@ -15,6 +15,8 @@ from typing import BinaryIO
 import uvicorn
 
 from stanch.collect.received import Receiver
+from stanch.deaths.book import BookError
+from stanch.deaths.storebook import StoreBook
 from stanch.profile import ProfileError
 from stanch.server.configuration import ServerConfiguration
 from stanch.server.ledger import Ledger
@@ -59,16 +61,18 @@ def serve_spool(spool: Path, listener: socket.socket, stdin: BinaryIO) -> None:
 
 def _read(store: SqlStore, spool: Path, stop: threading.Event) -> None:
     """Take in what the watch saw and sees; what cannot be kept is told on stderr."""
-    ledger = Ledger(store)
+    ledger, book = Ledger(store), StoreBook(store)
     for message in follow(spool, stop):
         try:
             if isinstance(message, Said):
                 state = message.state
                 ledger.write(state.findings, state.resolved, state.fixes, message.answers.get)
                 store.write_targets(_targets(state))
+                for death in state.deaths:
+                    book.record(death)
             else:
                 store.take(message.look, message.taken, Extra(message.latency_s))
-        except (StoreError, ProfileError) as error:
+        except (StoreError, ProfileError, BookError) as error:
             print(error, file=sys.stderr)
 
 

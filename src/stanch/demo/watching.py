@@ -14,6 +14,7 @@ from stanch.alert.message import Message
 from stanch.collect import FixedTargets, Scrape
 from stanch.collect.targets import Target
 from stanch.deaths import Death
+from stanch.deaths.book import JournalBook
 from stanch.detect import Finding
 from stanch.recycle import RecyclePolicy
 from stanch.recycle.backends import Backend
@@ -113,7 +114,8 @@ class Watching:
         configuration = AlarmConfiguration(policy=Policy(fire_at="probable"))
         try:
             with contextlib.ExitStack() as ending:
-                chronicle = ending.enter_context(Chronicle(self._data, self._tables))
+                book = JournalBook(self._data)
+                chronicle = ending.enter_context(Chronicle(book, self._tables))
                 watcher = ending.enter_context(
                     Watcher(self._targets, EVERY_SECONDS, witness=self._witnesses(chronicle))
                 )

@@ -1,8 +1,9 @@
-"""The chronicle of a watch: every end of a process goes into the journal, with what was foretold.
+"""The chronicle of a watch: every end of a process goes into a book, with what was foretold.
 
-A journal that cannot be written is told as `trouble`, in a sentence; the watch goes on.
+A book that cannot be written is told as `trouble`, in a sentence; the watch goes on.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,40 +11,48 @@ from pathlib import Path
 
 from stanch.collect import Scrape
 from stanch.deaths import Death, DeathWatch, Evidence, Forecast
+from stanch.deaths.book import BookError, DeathBook
+from stanch.deaths.witness import MOST_TARGETS, LastProfile
 from stanch.detect import Finding, finding_title
-from stanch.journal import Journal, JournalError
 from stanch.server.watch import WatchState
 from stanch.store import Look
 
 
 class Chronicle:
-    """Give `witness` to the Watcher, and each state to `take`. Use it in a `with` block.
+    """Give `witness` each scrape, and each state to `take`. May be used from several threads.
+    Use it in a `with` block, at whose end the book is closed.
 
-    directory: the data directory. tables: directories of live tables on this machine.
+    tables: directories of live tables on this machine. most_targets, last_profile: see DeathWatch.
     """
 
     def __init__(
         self,
-        directory: Path,
+        book: DeathBook,
         tables: Iterable[Path] = (),
         wall: Callable[[], float] = time.time,
+        *,
+        most_targets: int = MOST_TARGETS,
+        last_profile: LastProfile | None = None,
     ) -> None:
-        """Raises JournalError."""
-        self._journal = Journal(directory)
-        self._deaths = DeathWatch(self._journal, tables, wall=wall)
+        self._lock = threading.RLock()  # guards the death watch
+        self._book = book
+        self._deaths = DeathWatch(
+            book, tables, wall=wall, most_targets=most_targets, last_profile=last_profile
+        )
         self.trouble: str | None = None
 
     def __enter__(self) -> "Chronicle":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
+        self._book.close()
 
     def witness(self, scrape: Scrape, look: Look | None) -> None:
         """See DeathWatch. Never raises."""
         try:
-            self._deaths.witness(scrape, look)
-        except JournalError as error:
+            with self._lock:
+                self._deaths.witness(scrape, look)
+        except BookError as error:
             self.trouble = str(error)
 
     def tell(
@@ -52,8 +61,9 @@ class Chronicle:
         """Write down an end that somebody else knows of; see DeathWatch. None when it failed, or
         was written down before."""
         try:
-            return self._deaths.tell(service, instance, evidence, **known)  # type: ignore[arg-type]
-        except JournalError as error:
+            with self._lock:
+                return self._deaths.tell(service, instance, evidence, **known)  # type: ignore[arg-type]
+        except BookError as error:
             self.trouble = str(error)
             return None
 
@@ -69,6 +79,10 @@ class Chronicle:
             if finding.is_confirmed_leak
             for instance in finding.instances
         }
+        with self._lock:
+            return self._take(state, leaks)
+
+    def _take(self, state: WatchState, leaks: dict[tuple[str, str], Finding]) -> WatchState:
         for row in state.rows:
             finding = leaks.get((row.service, row.instance))
             if finding is not None and row.seconds_to_death is not None:

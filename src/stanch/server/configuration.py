@@ -31,6 +31,7 @@ SETTINGS = (
     Setting("kubeconfig", "the pod's", "how to reach the cluster of `kubernetes:` targets"),
     Setting("lease", "none", "[NAMESPACE/]NAME: of several servers the one that holds it alarms"),
     Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
+    Setting("tables", "none", "directories of live tables of `stanch run --table DIR`"),
     Setting("source", "none", "directories whose source files may be shown beside profiles"),
     Setting("tls_cert", "no TLS", "PEM certificate with its chain"),
     Setting("tls_key", "no TLS", "its key, unencrypted"),
@@ -60,6 +61,7 @@ class ServerConfiguration:
     kubeconfig: Path | None = None
     lease: str = ""
     alarms: Path | None = None
+    tables: tuple[Path, ...] = ()
     source: tuple[Path, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -123,7 +125,7 @@ def read_server_file(path: Path, base: ServerConfiguration) -> ServerConfigurati
 
 def _field(key: str, value: object) -> tuple[str, object]:
     """The field that a key sets, and its value."""
-    if key in ("targets", "source"):
+    if key in ("targets", "tables", "source"):
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return key, tuple(value if key == "targets" else map(Path, value))
         example = "http://127.0.0.1:6060" if key == "targets" else "/srv/shop"

@@ -31,6 +31,7 @@ from stanch.server.inspect import Inspectors
 from stanch.server.ledger import Ledger
 from stanch.server.slowness import Latencies
 from stanch.server.watch import TargetRow, WatchState
+from stanch.store import Look
 from stanch.store.errors import StoreError
 from stanch.store.history import HEAP
 from stanch.store.history import TargetRow as TargetHealth
@@ -59,7 +60,8 @@ class Fleet:
     """Scrapes and judges until it is told to stop; `run` belongs to one event loop.
 
     told: given each state of the detection, from its thread: for alarms. breakdown: what the memory
-    of a target is made of, bytes by name.
+    of a target is made of, bytes by name. witness: shown each scrape and what it says, from several
+    threads.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Fleet:
         *,
         told: Callable[[WatchState], None] = lambda state: None,
         breakdown: Callable[[Scrape], Mapping[str, int]] = breakdown_of,
+        witness: Callable[[Scrape, Look | None], None] = lambda scrape, look: None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -79,6 +82,7 @@ class Fleet:
         self._options = options or FleetOptions()
         self._told = told
         self._breakdown = breakdown
+        self._witness = witness
         self._monotonic = monotonic
         self._wall = wall
         self._began_s = monotonic()
@@ -105,6 +109,10 @@ class Fleet:
         if key in self._pushers or len(self._pushers) < _MOST_PUSHERS:
             now_s = self._wall()
             self._pushers[key] = TargetHealth(*key, "", "push", "", "", None, now_s, now_s)
+
+    def is_pushed(self, service: str, instance: str) -> bool:
+        """Whether an instance sends its profiles by itself, so that nobody looks at it."""
+        return (service, instance) in self._pushers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Scrape and detect until `stop` is set."""
@@ -201,6 +209,7 @@ class Fleet:
     def _keep(self, scrape: Scrape) -> tuple[str, str]:
         """The service of a scrape, and what went wrong with it in a sentence, or ""."""
         look = observe(scrape)
+        self._witness(scrape, look)
         if look is None:
             return "", scrape.error or "gave nothing to look at"
         try:

@@ -71,6 +71,11 @@ def document() -> _Json:
             "/ingest": {"post": _ingest()},
             "/push.v1.PusherService/Push": {"post": _push_v1()},
             "/download/{service}": {"get": _download()},
+            "/api/v1/deaths": {"get": _deaths()},
+            "/api/v1/deaths/{death}": {"get": _death("One death.", "application/json")},
+            "/api/v1/deaths/{death}/profile": {
+                "get": _death("What it held at its end, pprof, gzip.", "application/octet-stream")
+            },
             "/metrics": {"get": _simple("The server's own metrics, for Prometheus.", "text/plain")},
             "/healthz": {"get": _simple("Whether the process answers.", "application/json", [])},
             "/readyz": {"get": _ready()},
@@ -187,6 +192,56 @@ def _download() -> _Json:
                 "content": {**_PROFILE, "application/json": {"schema": {"type": "object"}}},
             },
             **_refusals("400", "404", "503"),
+        },
+    }
+
+
+def _deaths() -> _Json:
+    most = {
+        "name": "most",
+        "in": "query",
+        "description": "so many, the newest first",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    }
+    one = {"type": "object", "required": ["death", "service", "instance", "cause", "died_unix"]}
+    return {
+        "operationId": "deaths",
+        "summary": "How processes ended: why, with what in memory, and what had been foretold.",
+        "security": [{"token": []}],
+        "parameters": [_query("service", "of this service; of all when left out"), most],
+        "responses": {
+            "200": {
+                "description": "The newest deaths.",
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["deaths"],
+                            "properties": {"deaths": {"type": "array", "items": one}},
+                        }
+                    }
+                },
+            },
+            **_refusals("400", "503"),
+        },
+    }
+
+
+def _death(summary: str, media: str) -> _Json:
+    name = {
+        "name": "death",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+    }
+    content = _PROFILE if media == "application/octet-stream" else _JSON_OBJECT
+    return {
+        "summary": summary,
+        "security": [{"token": []}],
+        "parameters": [name],
+        "responses": {
+            "200": {"description": "So it ended.", "content": content},
+            **_refusals("404", "503"),
         },
     }
 

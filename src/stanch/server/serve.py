@@ -19,7 +19,10 @@ from stanch.collect import Scrape, TargetDefaults
 from stanch.collect.discovery import JoinedTargets
 from stanch.collect.observe import breakdown_of
 from stanch.collect.received import Receiver
-from stanch.journal import JournalError
+from stanch.deaths import Evidence
+from stanch.deaths.book import BookError
+from stanch.deaths.storebook import StoreBook, move_journal, take_up_lives
+from stanch.journal import FILE_NAME, Journal, JournalError
 from stanch.kube import ClusterError
 from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
@@ -30,6 +33,8 @@ from stanch.server.pages.application import make_application
 from stanch.server.selfwatch import SelfWatch, told_to_people
 from stanch.server.tokens import Tokens
 from stanch.server.watch import WatchState
+from stanch.store import Look, ProcessLook
+from stanch.store.record import LifeState
 from stanch.store.sqlhistory import read_memory_bytes
 from stanch.store.sqlstore import SqlStore, open_store
 
@@ -38,6 +43,7 @@ _LOOPS_END_S = 20.0
 _MOST_CONNECTIONS = 512
 _BACKLOG = 128
 _IDLE_S = 30
+_MOST_TARGETS = 20_000
 
 
 class ServeError(Exception):
@@ -76,14 +82,17 @@ def serve(
         store = ending.enter_context(open_store(configuration.store, configuration.data))
         if own is not None and own.why_not:
             store.notice(f"the server does not watch itself: {own.why_not}")
+        chronicle = ending.enter_context(_chronicle(configuration, store))
         options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
         fleet = Fleet(
             store,
             source,
             options,
-            told=_told(configuration, store, cluster, ending),
+            told=_told(configuration, store, chronicle, cluster, ending),
+            witness=chronicle.witness,
             breakdown=breakdown_of if own is None else _breakdown(own, store),
         )
+        store.on_end = lambda life, last: _pushed_end(fleet, chronicle, life, last)
         application = make_application(
             store,
             Receiver(store, time.time, fleet.heard),
@@ -113,20 +122,59 @@ def _defaults(configuration: ServerConfiguration) -> TargetDefaults:
     )
 
 
+def _chronicle(configuration: ServerConfiguration, store: SqlStore) -> Chronicle:
+    """The chronicle, whose book is in the store; what an earlier version wrote down is moved there.
+
+    Raises ServeError.
+    """
+    book = StoreBook(store)
+    try:
+        if (configuration.data / FILE_NAME).exists():
+            with Journal(configuration.data) as journal:
+                move_journal(journal, book)
+        take_up_lives(store, book)
+    except (JournalError, BookError) as error:
+        raise ServeError(str(error)) from error
+    return Chronicle(
+        book,
+        configuration.tables,
+        most_targets=_MOST_TARGETS,
+        last_profile=book.last_profile,
+    )
+
+
+def _pushed_end(fleet: Fleet, chronicle: Chronicle, life: LifeState, last: Look) -> None:
+    """Write down the end of a process that only its pushes told of."""
+    if not fleet.is_pushed(life.service, life.instance):
+        return
+    counted = last.processes[0] if last.processes else ProcessLook()
+    chronicle.tell(
+        life.service,
+        life.instance,
+        Evidence(near_limit=life.end == "killed"),
+        died_unix=life.seen_ms / 1000,
+        pid=life.pid,
+        memory_bytes=life.memory_bytes,
+        limit_bytes=life.limit_bytes,
+        uptime_s=(life.seen_ms - life.start_ms) / 1000,
+        requests=counted.requests,
+        in_flight=counted.in_flight,
+    )
+
+
 def _told(
     configuration: ServerConfiguration,
     store: SqlStore,
+    chronicle: Chronicle,
     cluster: ClusterWatch | None,
     ending: contextlib.ExitStack,
 ) -> Callable[[WatchState], None]:
     """Where the states of the detection go: to the alarms, when there is a file of them.
 
-    In a cluster also ends of containers go to the journal, and only the leader alarms.
+    In a cluster also ends of containers are written down, and only the leader alarms.
     """
-    alarming = chronicle = None
+    alarming = None
     try:
-        if cluster is not None:
-            chronicle = ending.enter_context(Chronicle(configuration.data))
         if configuration.alarms is not None:
             alarms = read_configuration(configuration.alarms)
             alarming = Alarming(alarms, configuration.data, series=store.series)
@@ -137,8 +185,9 @@ def _told(
     said: list[str | None] = [None]
 
     def told(state: WatchState) -> None:
-        if cluster is not None and chronicle is not None:
-            state = chronicle.take(cluster.take(state, chronicle))
+        if cluster is not None:
+            state = cluster.take(state, chronicle)
+        state = chronicle.take(state)
         for note in state.notes:
             store.notice(note)
         if state.source_error != said[0]:

@@ -60,9 +60,10 @@ class ServiceSummary:
     instances: how many were heard of in the last five minutes. memory_bytes, limit_bytes: of
     the one fullest against its limit. time_unix_s, memory_share: a small chart of the last hour,
     the fullest instance in each of at most 60 steps, as memory over limit (NaN without a limit).
-    deaths: lives that were killed in the last 24 hours. firing: findings that fire, of which
-    `confirmed` are accusations. worst: the gravest verdict among the instances, "" when unknown.
-    seconds_to_death: soonest, likely, latest, of the finding that kills first.
+    deaths: processes that the kernel killed, or that crashed, in the last 24 hours. firing:
+    findings that fire, of which `confirmed` are accusations. worst: the gravest verdict among the
+    instances, "" when unknown. seconds_to_death: soonest, likely, latest, of the finding that kills
+    first.
     """
 
     service: str
@@ -84,8 +85,8 @@ class ServiceSummary:
 class LifeRow:
     """One life of one instance: a process from its start to its end.
 
-    life: its name in links, 16 hex digits. end_unix_s: the last sign of life so far.
-    has_autopsy: whether the profile of its death is kept (`History.autopsy`).
+    life: its name, 16 hex digits. end_unix_s: the last sign of life so far. end: as far as looks
+    tell; why it ended, and what it held, is in the records of deaths (`History.deaths`).
     """
 
     life: str
@@ -99,7 +100,6 @@ class LifeRow:
     end: End
     limit_bytes: float | None
     last_memory_bytes: float | None
-    has_autopsy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +185,19 @@ class ProfileRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Autopsy:
-    """The evidence of a death: the life, its last profile, and facts as name and sentence."""
+class DeathRow:
+    """The end of a process as it is written down, the one record of it.
 
-    life: LifeRow
-    profile: Profile | None
-    facts: Mapping[str, str]
+    death: its name in links, 16 hex digits. cause: as `stanch.deaths.Cause`. document: all that is
+    known of it, as `stanch.deaths.death_to_json` gives it.
+    """
+
+    death: str
+    service: str
+    instance: str
+    cause: str
+    died_unix_s: float
+    document: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +240,19 @@ class History(Protocol):
     def lives(self, service: str, within: TimeRange, most: int = 500) -> tuple[LifeRow, ...]:
         """The lives of a service that were alive in a range."""
 
-    def deaths(self, within: TimeRange, service: str = "", most: int = 200) -> tuple[LifeRow, ...]:
-        """The lives that were killed in a range, of one service or of all."""
+    def deaths(
+        self, within: TimeRange, service: str = "", instance: str = "", most: int = 200
+    ) -> tuple[DeathRow, ...]:
+        """The ends of processes in a range, of one service or instance or of all."""
+
+    def killed_lives(self, most: int = 10_000) -> tuple[LifeRow, ...]:
+        """The lives that stood at their limit when another one followed, the newest first."""
+
+    def death(self, death: str) -> DeathRow | None:
+        """One death by its name in links."""
+
+    def death_profile(self, death: str) -> bytes | None:
+        """What it held at the end, pprof; None when that is not known, or no longer kept."""
 
     def findings(
         self, service: str = "", status: FindingStatus | None = None, most: int = 200
@@ -282,9 +300,6 @@ class History(Protocol):
 
     def raw_profile(self, profile: str) -> bytes | None:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""
-
-    def autopsy(self, life: str) -> Autopsy | None:
-        """The evidence of one death: its own autopsy, or else the last profile before it."""
 
     def targets(self, most: int = 10_000) -> tuple[TargetRow, ...]:
         """Every target heard of in the last 24 hours, those with errors first."""

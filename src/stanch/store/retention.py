@@ -13,12 +13,21 @@ from pathlib import Path
 
 from stanch.store.engine import Engine
 from stanch.store.errors import StoreError
-from stanch.store.schema import DATABASE, MEMORY, PROFILES, RAW, ROLLED, SAMPLES, STACKS
+from stanch.store.schema import (
+    DATABASE,
+    DEATH_PROFILES,
+    MEMORY,
+    PROFILES,
+    RAW,
+    ROLLED,
+    SAMPLES,
+    STACKS,
+)
 
 _GIB = 1024**3
 _TOGETHER = (SAMPLES, ROLLED, MEMORY, PROFILES)
 """Tables whose partitions are the same hours; they go together."""
-_OTHERS = (STACKS, RAW)
+_OTHERS = (STACKS, RAW, DEATH_PROFILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,8 @@ class Retention:
 
     def _drop_old(self) -> int:
         now_ms = self._wall() * 1000
-        limits = {table.name: now_ms - self._bounds.age_s * 1000 for table in (*_TOGETHER, STACKS)}
+        by_age = (*_TOGETHER, STACKS, DEATH_PROFILES)
+        limits = {table.name: now_ms - self._bounds.age_s * 1000 for table in by_age}
         sample_age_s = min(self._bounds.sample_age_s, self._bounds.age_s)
         limits[SAMPLES.name] = now_ms - sample_age_s * 1000
         limits[RAW.name] = now_ms - self._bounds.raw_age_s * 1000

@@ -168,19 +168,33 @@ LIVES = Table(
     replacing="seen",
     aged=False,
 )
-AUTOPSIES = Table(
-    "autopsies",
+DEATHS = Table(
+    "deaths",
     (
         ("service", _NAME),
-        ("life", "UInt64 CODEC(ZSTD(1))"),
+        ("instance", _NAME),
+        ("death", "UInt64"),
         ("time", _TIME),
-        ("facts", "String CODEC(ZSTD(1))"),
+        ("written", _TIME),
+        ("cause", _NAME),
+        ("document", "String CODEC(ZSTD(1))"),
+    ),
+    partition="tuple()",
+    order="service, death",
+    replacing="written",
+    aged=False,
+)
+DEATH_PROFILES = Table(
+    "death_profiles",
+    (
+        ("service", _NAME),
+        ("death", "UInt64"),
+        ("time", _TIME),
         ("data", "String CODEC(NONE)"),
     ),
-    partition="toYYYYMM(time)",
-    order="service, life",
+    partition="toDate(time)",
+    order="service, death",
     replacing="time",
-    aged=False,
 )
 FINDINGS = Table(
     "findings",
@@ -222,7 +236,10 @@ TARGETS = Table(
     replacing="last",
     aged=False,
 )
-TABLES = (SAMPLES, ROLLED, STACKS, MEMORY, PROFILES, RAW, LIVES, AUTOPSIES, FINDINGS, TARGETS)
+TABLES = (
+    *(SAMPLES, ROLLED, STACKS, MEMORY, PROFILES, RAW, LIVES),
+    *(DEATHS, DEATH_PROFILES, FINDINGS, TARGETS),
+)
 
 _SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1"
 _MERGING = (

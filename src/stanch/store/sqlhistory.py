@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from stanch.profile import Profile, ProfileError, parse
+from stanch.profile import Profile
 from stanch.store.engine import Engine, Row
 from stanch.store.history import (
-    Autopsy,
+    DeathRow,
     End,
     FindingRow,
     FindingStatus,
@@ -25,6 +25,7 @@ from stanch.store.history import (
 )
 from stanch.store.schema import DATABASE
 from stanch.store.series import Births, Floats
+from stanch.store.sqldeaths import read_death, read_death_profile, read_deaths
 from stanch.store.sqlprofiles import (
     ProfileReader,
     life_name,
@@ -74,8 +75,7 @@ class SqlHistory:
         }
         lives = self._engine.query(
             "SELECT service, argMax(language, seen), uniqExactIf(instance, end = 'running' AND seen"
-            f" >= {_MS}({{recent:Int64}})), countIf(end = 'killed'),"
-            " toUnixTimestamp64Milli(max(seen)) FROM lives FINAL"
+            f" >= {_MS}({{recent:Int64}})), toUnixTimestamp64Milli(max(seen)) FROM lives FINAL"
             f" WHERE seen >= {_MS}({{day:Int64}}) GROUP BY service",
             now,
         )
@@ -83,7 +83,8 @@ class SqlHistory:
         firing = self._firing()
         worst = dict(self._worst(now))
         summaries = []
-        for service, language, instances, deaths, seen_ms in lives:
+        deaths = self._killed(now)
+        for service, language, instances, seen_ms in lives:
             chart = charts.get(service, [])
             newest = chart[-1] if chart else (0, np.nan, np.nan, np.nan)
             found = firing.get(service, [])
@@ -101,7 +102,7 @@ class SqlHistory:
                     limit_bytes=known(newest[3]),
                     time_unix_s=np.array([row[0] / 1000 for row in chart]),
                     memory_share=np.array([row[1] for row in chart], dtype=np.float64),
-                    deaths=deaths,
+                    deaths=deaths.get(service, 0),
                     firing=len(found),
                     confirmed=sum(stage == "confirmed" for stage, _ in found),
                     worst=worst.get(service, ""),
@@ -159,13 +160,23 @@ class SqlHistory:
             {"service": service, "most": most, **milliseconds(within)},
         )
 
-    def deaths(self, within: TimeRange, service: str = "", most: int = 200) -> tuple[LifeRow, ...]:
-        """The lives that were killed in a range, of one service or of all."""
-        return self._lives(
-            f"end = 'killed' AND seen >= {_MS}({{since:Int64}}) AND seen < {_MS}({{until:Int64}})"
-            " AND ({service:String} = '' OR service = {service:String})",
-            {"service": service, "most": most, **milliseconds(within)},
-        )
+    def deaths(
+        self, within: TimeRange, service: str = "", instance: str = "", most: int = 200
+    ) -> tuple[DeathRow, ...]:
+        """The ends of processes in a range, of one service or instance or of all."""
+        return read_deaths(self._engine, within, service, instance, most)
+
+    def killed_lives(self, most: int = 10_000) -> tuple[LifeRow, ...]:
+        """The lives that stood at their limit when another one followed, the newest first."""
+        return self._lives("end = 'killed'", {"most": most})
+
+    def death(self, death: str) -> DeathRow | None:
+        """One death by its name in links."""
+        return read_death(self._engine, number_of(death))
+
+    def death_profile(self, death: str) -> bytes | None:
+        """What it held at the end, pprof; None when that is not known, or no longer kept."""
+        return read_death_profile(self._engine, number_of(death))
 
     def findings(
         self, service: str = "", status: FindingStatus | None = None, most: int = 200
@@ -234,27 +245,6 @@ class SqlHistory:
         """A profile as it came: gzip, profile.proto; None when no longer kept."""
         return read_raw(self._engine, profile)
 
-    def autopsy(self, life: str) -> Autopsy | None:
-        """The evidence of one death: its own autopsy, or else the last profile before it."""
-        row = self._lives_by_number([number_of(life)]).get(number_of(life))
-        if row is None:
-            return None
-        rows = self._engine.query(
-            "SELECT facts, base64Encode(data) FROM autopsies FINAL WHERE life = {life:UInt64}",
-            {"life": number_of(life)},
-        )
-        if rows:
-            import base64
-
-            try:
-                profile = parse(base64.b64decode(rows[0][1]))
-            except ProfileError:
-                profile = None
-            return Autopsy(row, profile, json.loads(rows[0][0]))
-        selection = Selection(row.service, row.end_unix_s, (row.instance,))
-        facts = {"source": "no table of its own came; this is the last profile before the death"}
-        return Autopsy(row, self.profile(selection), facts)
-
     def targets(self, most: int = 10_000) -> tuple[TargetRow, ...]:
         """Every target heard of in the last 24 hours, those with errors first."""
         rows = self._engine.query(
@@ -290,7 +280,7 @@ class SqlHistory:
 
     def _lives(self, where: str, parameters: Mapping[str, Any]) -> tuple[LifeRow, ...]:
         rows = self._engine.query(
-            f"SELECT {_LIFE}, life IN (SELECT life FROM autopsies) FROM lives FINAL"
+            f"SELECT {_LIFE} FROM lives FINAL"
             f" WHERE {where} ORDER BY start DESC, instance LIMIT {{most:UInt32}}",
             parameters,
         )
@@ -319,7 +309,6 @@ class SqlHistory:
             end=cast(End, end),
             limit_bytes=known(row[9]),
             last_memory_bytes=known(row[10]),
-            has_autopsy=bool(row[11]),
         )
 
     def _charts(self, now: Mapping[str, int]) -> dict[str, list[Row]]:
@@ -348,6 +337,15 @@ class SqlHistory:
         for service, stage, document in rows:
             found.setdefault(service, []).append((stage, json.loads(document)))
         return found
+
+    def _killed(self, now: Mapping[str, int]) -> dict[str, int]:
+        """Per service, how many processes were killed by the kernel or crashed within a day."""
+        rows = self._engine.query(
+            "SELECT service, count() FROM deaths FINAL WHERE cause IN ('oom', 'crash')"
+            f" AND time >= {_MS}({{day:Int64}}) GROUP BY service",
+            now,
+        )
+        return dict(rows)
 
     def _worst(self, now: Mapping[str, int]) -> list[tuple[str, str]]:
         rows = self._engine.query(

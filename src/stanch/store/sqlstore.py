@@ -16,7 +16,7 @@ from stanch.profile import ProfileError
 from stanch.store.decoder import Decoded
 from stanch.store.engine import CHDB_MEMORY_BYTES, Engine, open_chdb, open_http
 from stanch.store.errors import StoreError
-from stanch.store.history import HEAP, Autopsy, FindingRow, History, TargetRow
+from stanch.store.history import HEAP, DeathRow, FindingRow, History, TargetRow
 from stanch.store.intake import Intake, IntakeBounds
 from stanch.store.life import is_sound, memory_of
 from stanch.store.lookprofile import look_profiles
@@ -32,9 +32,10 @@ from stanch.store.rows import (
     rows_of,
 )
 from stanch.store.series import LifeSeries, ServiceSeries
+from stanch.store.sqldeaths import write_death, write_death_profile
 from stanch.store.sqlhistory import SqlHistory, known
 from stanch.store.sqlseries import SeriesBounds, read_series, read_services
-from stanch.store.sqlwrites import write_autopsy, write_findings, write_targets
+from stanch.store.sqlwrites import write_findings, write_targets
 from stanch.store.track import Tracker
 from stanch.store.wal import Log
 
@@ -84,6 +85,9 @@ class SqlStore:
         self._series_bounds = series_bounds or SeriesBounds()
         self._wall = wall
         self._lock = threading.Lock()
+        self.on_end: Callable[[LifeState, Look], None] = lambda life, last: None
+        """Told of each life that another one follows, with its last look, from the thread of that
+        look, before it is kept."""
         self._ended: dict[int, LifeSeries] = {}
         self._tracker = Tracker(_running(engine, round(wall() * 1000)))
         self._notices: deque[str] = deque(maxlen=_MOST_NOTICES)
@@ -128,6 +132,8 @@ class SqlStore:
             moment = self._tracker.place(
                 thin(look), memory_bytes, {taken.kind for taken in profiles}
             )
+        if moment.ended is not None:
+            self.on_end(*moment.ended)
         band_s = band_width_s(moment.age_s) if ages_known else 0
         offsets_s = moment.offsets_s or (0.0,)
         if rows is None:
@@ -181,9 +187,15 @@ class SqlStore:
         """Replace the rows of these targets. Raises StoreError."""
         write_targets(self.engine, targets)
 
-    def write_autopsy(self, autopsy: Autopsy, data: bytes) -> None:
-        """Keep the evidence of a death; data: its profile as pprof. Raises StoreError."""
-        write_autopsy(self.engine, autopsy, data)
+    def write_death(self, row: DeathRow, profile: bytes | None = None) -> None:
+        """Replace the record of a death, and what it held, pprof, where given. Raises StoreError.
+
+        It can be read when this returns.
+        """
+        now_s = self._wall()
+        if profile is not None:
+            write_death_profile(self.engine, row, profile, now_s)
+        write_death(self.engine, row, now_s)
 
     def notice(self, text: str) -> None:
         """Say something about the store itself that people should see: in `Storage.notices`."""

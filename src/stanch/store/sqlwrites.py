@@ -1,4 +1,4 @@
-"""What the server itself writes into the store: findings, the health of targets, autopsies.
+"""What the server itself writes into the store: findings and the health of targets.
 
 These rows are few and replace their predecessors, so they go into the tables at once.
 """
@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 
 from stanch.store.block import Column, block, floats, integers, texts
 from stanch.store.engine import Engine
-from stanch.store.history import Autopsy, FindingRow, TargetRow
-from stanch.store.schema import AUTOPSIES, FINDINGS, TARGETS, Table, native_types
+from stanch.store.history import FindingRow, TargetRow
+from stanch.store.schema import FINDINGS, TARGETS, Table, native_types
 
 
 def write_findings(engine: Engine, findings: Sequence[FindingRow]) -> None:
     """Replace the rows of these findings. Raises StoreError."""
-    _insert(
+    insert(
         engine,
         FINDINGS,
         len(findings),
@@ -28,8 +28,8 @@ def write_findings(engine: Engine, findings: Sequence[FindingRow]) -> None:
             texts(row.file for row in findings),
             integers((row.line for row in findings), "uint32"),
             texts(row.function for row in findings),
-            _times(row.first_unix_s for row in findings),
-            _times(row.last_unix_s for row in findings),
+            times(row.first_unix_s for row in findings),
+            times(row.last_unix_s for row in findings),
             texts(row.release for row in findings),
             texts(json.dumps(dict(row.document)) for row in findings),
             texts(json.dumps(dict(row.retention)) if row.retention else "" for row in findings),
@@ -39,7 +39,7 @@ def write_findings(engine: Engine, findings: Sequence[FindingRow]) -> None:
 
 def write_targets(engine: Engine, targets: Sequence[TargetRow]) -> None:
     """Replace the rows of these targets. Raises StoreError."""
-    _insert(
+    insert(
         engine,
         TARGETS,
         len(targets),
@@ -51,33 +51,19 @@ def write_targets(engine: Engine, targets: Sequence[TargetRow]) -> None:
             texts(row.verdict for row in targets),
             texts(row.error for row in targets),
             floats(row.duration_s for row in targets),
-            _times(row.last_unix_s for row in targets),
-            _times(row.last_good_unix_s or 0.0 for row in targets),
+            times(row.last_unix_s for row in targets),
+            times(row.last_good_unix_s or 0.0 for row in targets),
         ],
     )
 
 
-def write_autopsy(engine: Engine, autopsy: Autopsy, data: bytes) -> None:
-    """Keep the evidence of a death; data: its profile as pprof. Raises StoreError."""
-    _insert(
-        engine,
-        AUTOPSIES,
-        1,
-        [
-            texts([autopsy.life.service]),
-            integers([int(autopsy.life.life, 16)], "uint64"),
-            _times([autopsy.life.end_unix_s]),
-            texts([json.dumps(dict(autopsy.facts))]),
-            texts([data]),
-        ],
-    )
-
-
-def _times(unix_s: Iterable[float]) -> bytes:
+def times(unix_s: Iterable[float]) -> bytes:
+    """A column of times, given in seconds since the Unix epoch."""
     return integers((round(second * 1000) for second in unix_s), "int64")
 
 
-def _insert(engine: Engine, table: Table, rows: int, data: Sequence[bytes]) -> None:
+def insert(engine: Engine, table: Table, rows: int, data: Sequence[bytes]) -> None:
+    """Insert so many rows, a column after the other, once. Raises StoreError."""
     if not rows:
         return
     types = native_types(table)

@@ -26,7 +26,8 @@ class Moment:
     """Where a look stands: its life, the life's clock, and what the table of lives must know.
 
     offsets_s: for each process of the look, what its own birth seconds are less than the life's.
-    rolled: whether its samples are the first ones of a kind in some minutes.
+    rolled: whether its samples are the first ones of a kind in some minutes. ended: the life that
+    was before, when this look shows that it is over, and its last look.
     """
 
     life: int
@@ -34,6 +35,7 @@ class Moment:
     offsets_s: tuple[float, ...]
     lives: tuple[LifeState, ...]
     rolled: bool = False
+    ended: tuple[LifeState, Look] | None = None
 
 
 @dataclass(slots=True)
@@ -71,9 +73,11 @@ class Tracker:
         key = (look.service, look.instance)
         known = self._known.get(key)
         written: list[LifeState] = []
+        ended = None
         if known is not None and not is_same_life(known.last, look):
             end = "killed" if _near_limit(known) else "restarted"
-            written.append(replace(known.state, end=end))
+            ended = replace(known.state, end=end), known.last
+            written.append(ended[0])
             known = None
         if known is None:
             known = self._known[key] = _begin(look, unix_ms)
@@ -101,7 +105,7 @@ class Tracker:
         turn = (unix_ms + state.life % every_ms) // every_ms
         due = [kind for kind in kinds if known.rolled.get(kind) != turn]
         known.rolled.update(dict.fromkeys(due, turn))
-        return Moment(state.life, age_s, offsets_s, tuple(written), bool(due))
+        return Moment(state.life, age_s, offsets_s, tuple(written), bool(due), ended)
 
     def forget_silent(self, now_ms: int) -> None:
         """Forget the instances that have not been heard of for a day."""

@@ -1,7 +1,7 @@
 """The application: pages, ingest, health and metrics behind the gate."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 
 from stanch.agent.exposition import CONTENT_TYPE
 from stanch.collect.received import Receiver
+from stanch.deaths.storebook import death_of
 from stanch.detect import finding_facts, finding_title, size_text, time_text
 from stanch.server.audit import AuditLog
 from stanch.server.configuration import ServerConfiguration
@@ -34,19 +35,21 @@ from stanch.server.ledger import finding_of
 from stanch.server.limits import Buckets
 from stanch.server.openapi import PATH as OPENAPI_PATH
 from stanch.server.openapi import document
-from stanch.server.pages.charts import Mark, memory_chart, rate_chart, spark
+from stanch.server.pages.charts import memory_chart, rate_chart, spark
 from stanch.server.pages.composition import composition_of
+from stanch.server.pages.deaths import DeathPage, cause_text, death_routes
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage
 from stanch.server.pages.gate import COOKIE, Gate, sender_of
+from stanch.server.pages.marks import marks_of
 from stanch.server.pages.source import Sources
 from stanch.server.selfwatch import SERVICE
 from stanch.server.telemetry import Counters, exposition
 from stanch.server.tenants import Tenants
 from stanch.server.tokens import Tokens
 from stanch.store.errors import StoreError
-from stanch.store.history import History, LifeRow, TimeRange
+from stanch.store.history import History, TimeRange
 from stanch.store.sqlstore import SqlStore
 
 RANGES = {"15m": 900, "1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
@@ -84,9 +87,9 @@ def make_application(
     routes: list[BaseRoute] = [
         Route("/", pages.route(pages.overview)),
         Route("/services/{service:path}", pages.route(pages.service)),
-        Route("/findings/{finding}", pages.route(FindingPage(store.history, sources, _marks).page)),
+        Route("/findings/{finding}", pages.route(FindingPage(store.history, sources).page)),
         Route("/profiles/{service:path}", pages.route(explorer.page)),
-        Route("/deaths/{life}", pages.route(pages.death)),
+        Route("/deaths/{death}", pages.route(DeathPage(store.history).page)),
         Route("/targets", pages.route(pages.targets)),
         Route("/settings", pages.route(pages.settings)),
         Route("/sign-in", pages.route(pages.sign_in), methods=["GET"]),
@@ -98,6 +101,7 @@ def make_application(
         Route(OPENAPI_PATH, pages.openapi),
         Mount("/flame", StaticFiles(packages=[("stanch.flame", "static")])),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        *death_routes(store.history, wall),
         *ingest_routes(
             receiver,
             counters,
@@ -205,8 +209,10 @@ class _Pages:
         findings = self._history.findings(service)
         if not memory and not findings and service not in self._history.service_names():
             raise NotFoundError(f"Nothing was ever heard of a service called {service}.")
-        marks = _marks(lives, within)
+        deaths = self._history.deaths(within, service)
+        marks = marks_of(lives, within, deaths)
         chart = memory_chart(memory, within, marks, f"memory of {service}")
+        told = [(row, death_of(row)) for row in deaths]
         values = {
             "service": service,
             "chart": Markup(chart) if memory else None,
@@ -218,27 +224,12 @@ class _Pages:
             "composition": composition_of(memory),
             "names": sorted({one.life.instance for one in memory}),
             "lives": lives,
+            "deaths": [(row.death, cause_text(one), one) for row, one in told],
             "findings": [(row, finding_title(finding_of(row))) for row in findings],
             "ranges": RANGES,
             "chosen": chosen,
         }
         return "service.html", values
-
-    def death(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """The evidence of a death."""
-        autopsy = self._history.autopsy(request.path_params["life"])
-        if autopsy is None:
-            raise NotFoundError(
-                "There is no record of this life; it may be older than what is kept."
-            )
-        life = autopsy.life
-        within = TimeRange(life.start_unix_s - 60, life.end_unix_s + 60)
-        memory = [
-            one for one in self._history.memory(life.service, within) if one.life.life == life.life
-        ]
-        chart = memory_chart(memory, within, _marks([life], within), f"memory of {life.instance}")
-        values = {"life": life, "facts": autopsy.facts, "chart": Markup(chart)}
-        return "death.html", values
 
     def targets(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The health of every target."""
@@ -309,20 +300,3 @@ class _Pages:
         chosen = chosen if chosen in RANGES else "1h"
         now_s = self._wall()
         return TimeRange(now_s - RANGES[chosen], now_s), chosen
-
-
-def _marks(lives: Sequence[LifeRow], within: TimeRange) -> list[Mark]:
-    """Deaths and restarts, and the first life of each release."""
-    marks = []
-    releases: set[str] = set()
-    for life in sorted(lives, key=lambda life: life.start_unix_s):
-        is_new = life.release and life.release not in releases
-        if is_new and releases and life.start_unix_s >= within.since_unix_s:
-            marks.append(Mark(life.start_unix_s, "deploy", f"release {life.release}"))
-        if life.release:
-            releases.add(life.release)
-        if life.end == "killed":
-            marks.append(Mark(life.end_unix_s, "death", f"{life.instance} was killed"))
-        elif life.end == "restarted":
-            marks.append(Mark(life.end_unix_s, "restart", f"{life.instance} restarted"))
-    return marks

@@ -1,6 +1,6 @@
 """The page of a finding: what it says, how it grew, what keeps it and what to do now."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,9 +10,10 @@ from starlette.requests import Request
 from stanch.detect import Finding, finding_facts, finding_title
 from stanch.flame import FlameOptions, FlameSource, flame_graph, flame_json
 from stanch.server.ledger import finding_of
-from stanch.server.pages.charts import Forecast, Mark, births_chart, memory_chart
+from stanch.server.pages.charts import Forecast, births_chart, memory_chart
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import function_lines, quoted
+from stanch.server.pages.marks import marks_of
 from stanch.server.pages.source import Sources
 from stanch.store.history import (
     FindingRow,
@@ -35,11 +36,9 @@ class FindingPage:
         self,
         history: History,
         sources: Sources,
-        marks: Callable[[Sequence[LifeRow], TimeRange], list[Mark]],
     ) -> None:
         self._history = history
         self._sources = sources
-        self._marks = marks
 
     def page(self, request: Request) -> tuple[str, dict[str, Any]]:
         """One finding."""
@@ -58,6 +57,7 @@ class FindingPage:
             life = _life_of(finding, row, lives)
             asked_births = asking.submit(self._births, finding, life)
             asked_growth = asking.submit(self._growth, finding, row, None if is_refresh else life)
+            deaths = self._history.deaths(seen, row.service)
             memory, births = asked_memory.result(), asked_births.result()
             flame, lines = asked_growth.result()
         forecast = _forecast(finding, row, memory)
@@ -67,9 +67,8 @@ class FindingPage:
             until_s = min(max(until_s, forecast.latest_unix_s), until_s + ahead_s)
         first_s = min((float(one.unix_s[0]) for one in memory), default=seen.since_unix_s)
         within = TimeRange(max(seen.since_unix_s, first_s - 5), until_s)
-        chart = memory_chart(
-            memory, within, self._marks(lives, within), f"memory of {row.service}", forecast
-        )
+        marks = marks_of(lives, within, deaths)
+        chart = memory_chart(memory, within, marks, f"memory of {row.service}", forecast)
         return "finding.html", {
             "row": row,
             "one": finding,
