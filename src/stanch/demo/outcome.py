@@ -73,11 +73,11 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
 
 
 def _alarms_text(record: Record) -> str:
-    foretold = sum(death.was_foretold for death in record.written)
     causes = Counter(death.cause for death in record.written)
-    each = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+    ends = ", ".join(f"{count} {cause}" for cause, count in causes.most_common()) or "none"
+    foretold = sum(death.was_foretold for death in record.written)
     return (
-        f"Ends that Stanch wrote down: {each or 'none'}; {foretold} of them foretold. "
+        f"Ends that Stanch wrote down: {ends}{f'; {foretold} of them foretold' if causes else ''}. "
         f"Alarms: {len(record.told)}, at most one for each leak and stage.\n"
     )
 
