@@ -80,8 +80,12 @@ class Host:
             time.sleep(0.05)
 
     def pids(self) -> list[int]:
-        """The processes of the run, as the endpoint knows them."""
-        return [int(each["pid"]) for each in _json(get(self.profiles, "/debug/stanch/processes"))]
+        """The processes of the run, as the endpoint knows them, when it may be asked."""
+        deadline = time.monotonic() + 120
+        while (reply := get(self.profiles, "/debug/stanch/processes")).status == 429:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        return [int(each["pid"]) for each in _json(reply)]
 
 
 def _json(reply: Reply) -> list[dict[str, object]]:

@@ -2,9 +2,11 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from stanch.collect import FixedTargets, parse_target
@@ -12,6 +14,7 @@ from stanch.deaths.book import JournalBook
 from stanch.journal import Journal
 from stanch.profile import parse
 from stanch.recycle import RecyclePolicy
+from stanch.recycle.backends.worker import PROCESSES
 from stanch.recycle.book import recycles
 from stanch.server.chronicle import Chronicle
 from stanch.server.recycling import Recycling, TargetClients, event_text, worker_backend
@@ -81,11 +84,16 @@ def test_a_leaking_worker_is_recycled_with_evidence_and_on_record(tmp_path: Path
 
 
 def test_a_refusal_of_the_agent_is_a_failure_that_stops(tmp_path: Path) -> None:
-    """Without --recycle in the service nothing ends, and Stanch says why until it is resumed."""
+    """Without --recycle in the service nothing ends, and Stanch says why until it is resumed. That
+    others ask the agent too often is no such refusal."""
     with hosting(tmp_path, GUNICORN, "--service", "shop") as host:
         data = tmp_path / "data"
         host.until(lambda: len(host.pids()) == 3)
         pids = host.pids()
+        url = f"http://{host.profiles}{PROCESSES}"
+        with httpx.Client() as client, ThreadPoolExecutor(8) as flood:
+            statuses = set(flood.map(lambda _: client.get(url).status_code, range(300)))
+        assert statuses <= {200, 429}
         recycling_reason = _reason_of_stop(host, data)
         assert "start the service with stanch run --recycle" in recycling_reason
         assert host.pids() == pids

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stanch.collect import FixedTargets, parse_target
+from stanch.deaths.book import JournalBook
 from stanch.demo.host.ports import free_addresses
 from stanch.journal import Journal
 from stanch.recycle.backends import RecycleError
@@ -141,7 +142,7 @@ def test_a_unit_is_drained_and_restarted(two: tuple[Systemd, list[Host]], tmp_pa
     )
     asking.start()
     with (
-        Chronicle(data) as chronicle,
+        Chronicle(JournalBook(data)) as chronicle,
         Recycling(data, policies, clients, chronicle) as recycling,
         Watcher(source, 0.5, witness=chronicle.witness) as watcher,
         Journal(data) as journal,
