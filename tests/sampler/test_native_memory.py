@@ -354,3 +354,25 @@ def test_what_numpy_takes_is_followed_to_what_keeps_its_array(run_preloaded: Run
         expect(OF_C, "raw")
         """)
     )
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="the retention search knows CPython 3.11 to 3.13"
+)
+def test_what_a_search_itself_needs_is_no_memory_of_the_host(run_preloaded: RunPreloaded) -> None:
+    """Not even while it runs: none of it was ever counted, though it takes tens of megabytes."""
+    run_preloaded(
+        PREAMBLE
+        + textwrap.dedent("""
+        start(1 << 20)
+        KEPT = []
+        def keep():
+            for n in range(200): KEPT.append(bytes(100_000))
+        keep()
+        for _ in range(3):
+            expect("__main__ module global KEPT (list) -> bytes", "keep")
+        searched = [sample.values[1] for sample in parse(sampler.heap_profile()).samples
+                    if any(place.lines[0].function.name == "search" for place in sample.locations)]
+        assert sum(searched) < 32e6, searched
+        """)
+    )
