@@ -194,6 +194,23 @@ def test_a_worker_that_is_killed_and_one_that_ends_in_good_order(tmp_path: Path)
         assert host.step().deaths == ()
 
 
+def test_what_is_recycled_and_ends_bit_by_bit_is_one_end(tmp_path: Path) -> None:
+    """A look between the end of a worker and that of the rest makes no second end of it."""
+    with hosting(tmp_path, lambda command: command) as host:
+        host.chronicle.expect("shop", "shop-1", Evidence(recycled="at 90% of its limit"))
+        worker = host.workers()[0]
+        os.kill(worker, signal.SIGTERM)
+        death = host.next_death()
+        assert (death.cause, death.pids) == ("recycle", (worker,))
+        host.process.send_signal(signal.SIGTERM)
+        host.process.wait(60)
+        watched = host.chronicle._deaths._watched
+        host.until(lambda: host.step().deaths == () and not watched)
+        with Journal(tmp_path / "data") as journal, journal.read() as transaction:
+            ((_, kept),) = deaths(transaction)
+    assert kept.cause == "recycle" and {worker, host.process.pid} < set(kept.pids)
+
+
 def test_a_server_that_answers_after_its_worker_did(tmp_path: Path) -> None:
     """The worker that was seen first has not died of that; when it has, it is one death."""
     worker = subprocess.Popen(["sleep", "600"])

@@ -38,7 +38,8 @@ _SAME_START_S = 3.0
 MOST_TARGETS = 1000
 _OOM_KILLS = "stanch_memory_oom_kills_total"
 _AFTERMATH_S = 30.0
-"""Who ends a container after one of its processes was killed or crashed does so within this."""
+"""Who ends a container after one of its processes was killed, crashed or was recycled does so
+within this."""
 
 
 LastProfile = Callable[[str, str, float], bytes | None]
@@ -299,9 +300,9 @@ class DeathWatch:
             forecast=watched.forecast,
             container=container,
         )
-        if is_whole and not clean and _is_aftermath(watched.first_death, when):
-            # A look came between the kill of one process and the end of the others by whoever
-            # started them: that is one death, of which the killed one tells.
+        if is_whole and _is_aftermath(watched.first_death, death, clean=bool(clean)):
+            # A look came between the end of one process and that of the others: by whoever
+            # started them, after a kill. That is one death, of which the first one tells.
             self._watched.pop(target, None)
             return self._add_to(watched.first_death, death)
         if autopsy is not None:
@@ -312,7 +313,7 @@ class DeathWatch:
             watched.forecast = None
             for process in ended:
                 watched.processes.pop(process.pid, None)
-            watched.first_death = death if death.cause in ("oom", "crash") else None
+            watched.first_death = death if death.cause in ("oom", "crash", "recycle") else None
         return self._write(death, autopsy)
 
     def _add_to(self, known: Death, rest: Death) -> Death:
@@ -449,8 +450,11 @@ def _start_unix(pid: int, root: Path) -> float | None:
     return None if ticks is None else time.time() - up_s + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _is_aftermath(first_death: Death | None, when_unix: float) -> TypeGuard[Death]:
-    return first_death is not None and abs(when_unix - first_death.died_unix) <= _AFTERMATH_S
+def _is_aftermath(first: Death | None, rest: Death, *, clean: bool) -> TypeGuard[Death]:
+    """Whether the rest of a container ended as part of a death: killed, or recycled with it."""
+    if first is None or abs(rest.died_unix - first.died_unix) > _AFTERMATH_S:
+        return False
+    return rest.cause == "exit" if first.cause == "recycle" else not clean
 
 
 def _near_limit(memory: float | None, rise: float, limit: float | None) -> bool | None:
