@@ -126,7 +126,7 @@ def test_everything_right_is_solved() -> None:
         ({"autopsies": ()}, "no autopsy"),
         ({"written": ()}, "the death of shop-1 after 80 s is not on record"),
         (
-            {"written": (replace(GOOD.written[0], at_s=95.0),)},
+            {"written": (replace(GOOD.written[0], at_s=115.0),)},
             "the death of shop-1 after 80 s is not on record",
         ),
         (

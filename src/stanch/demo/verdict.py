@@ -15,7 +15,8 @@ from .record import Death, Life, Place, Record, Sighting, Written
 from .truth import SeededLeak
 
 IN_TIME_SHARE = 0.5
-SAME_DEATH_SECONDS = 10.0
+SAME_DEATH_SECONDS = 30.0
+"""A death is written down as of its last look; a node at its limit may answer none for a while."""
 
 
 @dataclass(frozen=True, slots=True)
