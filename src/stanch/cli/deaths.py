@@ -72,11 +72,10 @@ def _tell(source: "DeathSource", arguments: argparse.Namespace, most: int) -> in
 
 
 def _text(name: str, death: "Death") -> str:
-    from stanch.deaths.telling import death_facts, death_title, forecast_text
+    from stanch.deaths.telling import cause_text, death_facts, death_title, forecast_text
 
-    cause = death.cause if death.sure or death.cause == "unknown" else f"{death.cause}?"
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(death.died_unix))
-    lines = [f"{name:>4}  {when}  {cause:<8} {death_title(death)}"]
+    lines = [f"{name:>4}  {when}  {cause_text(death):<8} {death_title(death)}"]
     lines += [f"      {text}" for text in (death_facts(death), forecast_text(death)) if text]
     return "\n".join(lines)
 

@@ -15,6 +15,11 @@ def death_title(death: Death) -> str:
     return f"{name}{f' (pid {pids})' if pids else ''}: {death.how}"
 
 
+def cause_text(death: Death) -> str:
+    """The cause in a word, with a question mark where it is likely rather than sure."""
+    return death.cause if death.sure or death.cause == "unknown" else f"{death.cause}?"
+
+
 def death_facts(death: Death) -> str:
     """What was known of it: memory, age, requests, what it held; "" when nothing was."""
     parts = []

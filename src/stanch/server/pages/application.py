@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from stanch.agent.exposition import CONTENT_TYPE
 from stanch.collect.received import Receiver
 from stanch.deaths.storebook import death_of
+from stanch.deaths.telling import cause_text
 from stanch.detect import finding_facts, finding_title, size_text, time_text
 from stanch.server.audit import AuditLog
 from stanch.server.configuration import ServerConfiguration
@@ -37,7 +38,7 @@ from stanch.server.openapi import PATH as OPENAPI_PATH
 from stanch.server.openapi import document
 from stanch.server.pages.charts import memory_chart, rate_chart, spark
 from stanch.server.pages.composition import composition_of
-from stanch.server.pages.deaths import DeathPage, cause_text, death_routes
+from stanch.server.pages.deaths import DeathPage, death_routes
 from stanch.server.pages.errors import NotFoundError
 from stanch.server.pages.explorer import Explorer, moment
 from stanch.server.pages.finding import FindingPage

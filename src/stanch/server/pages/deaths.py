@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from stanch.deaths.death import Death
 from stanch.deaths.storebook import death_of
-from stanch.deaths.telling import death_title, forecast_text
+from stanch.deaths.telling import cause_text, death_title, forecast_text
 from stanch.server.pages.charts import Mark, memory_chart
 from stanch.server.pages.errors import NotFoundError
 from stanch.store.errors import StoreError
@@ -23,11 +23,6 @@ _MOST = 1000
 _AROUND_S = 60.0
 _LONGEST_S = 7 * 86400.0
 _SOURCES = {"table": "the live table that it left", "scrape": "the last look before"}
-
-
-def cause_text(death: Death) -> str:
-    """The cause in a word, with a question mark where it is likely rather than sure."""
-    return death.cause if death.sure or death.cause == "unknown" else f"{death.cause}?"
 
 
 class DeathPage:
