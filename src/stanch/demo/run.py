@@ -313,23 +313,30 @@ def _remove_limits(limiter: Limiter, timeline: Timeline) -> None:
 
 @contextlib.contextmanager
 def _uninterrupted_ending() -> Iterator[contextlib.ExitStack]:
-    """Give an exit stack that SIGTERM unwinds as Ctrl-C does, and that nothing interrupts then.
+    """Give an exit stack that the first SIGINT or SIGTERM unwinds, and that no later one disturbs.
 
     For the main thread. The unwinding is bounded by the time-outs of what it stops.
     """
     stack = contextlib.ExitStack()
-    on_term = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def ignore_more() -> None:
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ignore_more()  # Here: a second one may come before any `finally` has begun.
+        raise KeyboardInterrupt
+
+    for number in heeded:
+        signal.signal(number, interrupt)
     try:
         yield stack
     finally:
-        on_int = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
-            stack.close()
+            ignore_more()
         finally:
-            signal.signal(signal.SIGINT, on_int)
-            signal.signal(signal.SIGTERM, on_term)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+            stack.close()
+            for number in heeded:
+                signal.signal(number, before[number])

@@ -21,7 +21,11 @@ class Workplace:
         self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{owner}-"))
         self.services = self.root / "services"
         # A copy: the services run as somebody's own program would, outside of any site-packages.
-        shutil.copytree(SERVICES, self.services, ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            shutil.copytree(SERVICES, self.services, ignore=shutil.ignore_patterns("__pycache__"))
+        except BaseException:  # Interrupted, or the disk is full.
+            self.close()
+            raise
 
     def directory(self, *parts: str) -> Path:
         """Return a directory below the root, made if need be."""
