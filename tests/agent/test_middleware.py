@@ -61,6 +61,37 @@ def test_response_that_is_closed_early() -> None:
     assert counts(meter) == (1, 0, 0)
 
 
+def test_body_that_is_its_own_iterator() -> None:
+    """It stays one: a server may take the first part by `next` and the rest by `for`."""
+    meter = RequestMeter()
+    app = StanchWSGI(lambda environ, start: iter([b"a", b"b", b"c"]), meter)
+    body: Any = app({}, lambda *_: None)
+    assert next(body) == b"a"
+    assert iter(body) is body
+    assert counts(meter) == (0, 0, 1)
+    assert list(body) == [b"b", b"c"]
+    assert counts(meter) == (1, 0, 0)
+
+
+def test_body_that_can_be_read_again() -> None:
+    """A list gives its parts to each iteration, as it would without Stanch; it is one request."""
+    meter = RequestMeter()
+    body = StanchWSGI(lambda environ, start: [b"a", b"b"], meter)({}, lambda *_: None)
+    assert list(body) == list(body) == [b"a", b"b"]
+    assert counts(meter) == (1, 0, 0)
+
+
+def test_body_that_a_server_forgets() -> None:
+    """A body that is neither exhausted nor closed ends its request when it is let go."""
+    meter = RequestMeter()
+    body: Any = StanchWSGI(lambda environ, start: Stream(), meter)({}, lambda *_: None)
+    parts = iter(body)
+    assert next(parts) == b"a"
+    assert counts(meter) == (0, 0, 1)
+    del parts, body
+    assert counts(meter) == (1, 0, 0)
+
+
 def test_errors_of_the_application() -> None:
     """Its exceptions pass through, from the call and from the body, and are counted as failed."""
     meter, error = RequestMeter(), KeyError("mine")

@@ -42,8 +42,8 @@ class RequestMeter:
     def end(self, seconds: float, failed: bool) -> None:
         """Count a request that took `seconds`; also in the sampler, which dates births by it."""
         with self._lock:
-            # A request that began before a reset ends after it.
-            self.in_flight = max(self.in_flight - 1, 0)
+            if self.in_flight:  # A request that began before a reset ends after it.
+                self.in_flight -= 1
             self.total += 1
             self.failed += failed
             self.seconds_sum += seconds

@@ -8,22 +8,23 @@ request that passes several of these is counted once. The label holds while the 
 while its body is iterated.
 """
 
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from stanch.agent.requestlabels import request_label
+from stanch.agent.requestlabels import environ_label, request_label
 from stanch.sampler import labels
 
 if TYPE_CHECKING:
     from stanch.agent.metrics import RequestMeter
     from stanch.agent.requestlabels import RequestLabel
 
+_core = labels.core
+"""None where there are no samples; a request then has no label."""
+
 COUNTED = "stanch.counted"
 """The key in a WSGI environ or ASGI scope that says that the request is being counted."""
 
-_END: Any = object()
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -35,42 +36,33 @@ def _meter_of_process() -> "RequestMeter":
     return meter()
 
 
-class _Labelled:
-    """Gives the context the label of a request, if it gets one, inside a `with`."""
-
-    __slots__ = ("_before", "_mark")
-
-    def __init__(self, mark: "RequestLabel | None") -> None:
-        self._mark = mark
-
-    def __enter__(self) -> None:
-        if self._mark is not None:
-            self._before = labels.enter(self._mark)
-
-    def __exit__(self, *error: object) -> None:
-        if self._mark is not None:
-            labels.leave(self._mark, self._before)
-
-
 class _Request:
-    """One request from its begin to its end; ends once, whatever happens."""
+    """One request from its begin to its end; ends once, whatever happens.
 
-    __slots__ = ("_began", "_ended", "_meter", "failed", "label")
+    Every request of the host pays for what is here and below: no `contextlib.suppress`, and labels
+    are entered and left without a context manager.
+    """
+
+    __slots__ = ("_began", "_meter", "failed", "label")
 
     def __init__(self, meter: "RequestMeter", mark: "RequestLabel | None") -> None:
         self.label = mark
-        self._meter = meter
-        self._ended = False
+        self._meter: RequestMeter | None = meter
         self.failed = False
-        self._began = time.perf_counter()
-        with contextlib.suppress(Exception):
+        try:
             meter.begin()
+        except Exception:
+            self._meter = None
+        self._began = time.perf_counter()
 
     def end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            with contextlib.suppress(Exception):
-                self._meter.end(time.perf_counter() - self._began, self.failed)
+        meter = self._meter
+        if meter is not None:
+            self._meter = None
+            try:
+                meter.end(time.perf_counter() - self._began, self.failed)
+            except Exception:
+                return  # An error of the meter is never the host's.
 
 
 class StanchWSGI:
@@ -86,27 +78,24 @@ class StanchWSGI:
         if not isinstance(environ, dict) or COUNTED in environ:
             return self._stanch_app(*args, **kwargs)
         environ[COUNTED] = True
-        request = _Request(self._stanch_meter, _label_of_environ(environ))
+        request = _Request(self._stanch_meter, environ_label(environ))
+        mark = request.label
+        before = None if mark is None else _core.enter(mark)
         try:
-            with _Labelled(request.label):
-                body = self._stanch_app(environ, _watched_start(args[1], request))
+            body = self._stanch_app(environ, _watched_start(args[1], request))
         except BaseException as error:
             request.failed = isinstance(error, Exception)
             request.end()
             raise
+        finally:
+            if mark is not None:
+                _core.leave(mark, before)
         return _watched_body(body, environ.get("wsgi.file_wrapper"), request)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_stanch_"):  # a copy that is not initialised yet
             raise AttributeError(name)
         return getattr(self._stanch_app, name)
-
-
-def _label_of_environ(environ: dict[str, Any]) -> "RequestLabel | None":
-    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
-    with contextlib.suppress(UnicodeError):
-        path = path.encode("latin-1").decode()  # WSGI has bytes of UTF-8 in the guise of Latin-1
-    return request_label(environ.get("REQUEST_METHOD"), path)
 
 
 def _watched_start(start_response: Callable[..., Any], request: _Request) -> Callable[..., Any]:
@@ -122,7 +111,9 @@ def _watched_body(body: Any, file_wrapper: object, request: _Request) -> Iterabl
     """Return a body that ends the request; a server must find its own file_wrapper as it was."""
     if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
         return _watch_close(body, request)
-    return _SizedBody(body, request) if hasattr(body, "__len__") else _Body(body, request)
+    if hasattr(body, "__len__"):
+        return _SizedBody(body, request)
+    return _Parts(body, request) if hasattr(body, "__next__") else _Body(body, request)
 
 
 def _watch_close(body: Any, request: _Request) -> Iterable[bytes]:
@@ -144,45 +135,82 @@ def _watch_close(body: Any, request: _Request) -> Iterable[bytes]:
 
 
 class _Body:
-    """The body of a response on its way out."""
+    """The body of a response on its way out; each iteration of it begins anew, as the body's."""
+
+    __slots__ = ("_body", "_request")
 
     def __init__(self, body: Any, request: _Request) -> None:
         self._body = body
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
+        request = self._request
+        mark = request.label
+        before = None if mark is None else _core.enter(mark)
         try:
-            parts = iter(self._body)
-            while True:
-                with _Labelled(self._request.label):
-                    part = next(parts, _END)
-                if part is _END:
-                    return
-                yield part
+            return _Parts(iter(self._body), request)
         except Exception:
-            self._request.failed = True
+            request.failed = True
+            request.end()
             raise
         finally:
-            self._request.end()
+            if mark is not None:
+                _core.leave(mark, before)
 
     def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        request = self._request
+        mark = request.label
+        before = None if mark is None else _core.enter(mark)
         try:
-            close = getattr(self._body, "close", None)
             if close is not None:
-                with _Labelled(self._request.label):
-                    close()
+                close()
         except Exception:
-            self._request.failed = True
+            request.failed = True
             raise
         finally:
-            self._request.end()
+            if mark is not None:
+                _core.leave(mark, before)
+            request.end()
 
 
 class _SizedBody(_Body):
     """A body whose number of parts is known, from which servers derive Content-Length."""
 
+    __slots__ = ()
+
     def __len__(self) -> int:
         return len(self._body)
+
+
+class _Parts(_Body):
+    """A body that is its own iterator, or the iterator of one."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        request = self._request
+        mark = request.label
+        before = None if mark is None else _core.enter(mark)
+        try:
+            part: bytes = next(self._body)
+        except StopIteration:
+            request.end()
+            raise
+        except BaseException as error:
+            request.failed = isinstance(error, Exception)
+            request.end()
+            raise
+        finally:
+            if mark is not None:
+                _core.leave(mark, before)
+        return part
+
+    def __del__(self) -> None:
+        self._request.end()  # For a server that neither exhausts nor closes it.
 
 
 class StanchASGI:
@@ -197,8 +225,13 @@ class StanchASGI:
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Serve a connection as the application does; only `http` ones are counted."""
         if scope.get("type") == "websocket":
-            with _Labelled(request_label("WEBSOCKET", scope.get("path"))):
+            mark = request_label("WEBSOCKET", scope.get("path"))
+            before = None if mark is None else _core.enter(mark)
+            try:
                 await self._stanch_app(scope, receive, send)
+            finally:
+                if mark is not None:
+                    _core.leave(mark, before)
             return
         if scope.get("type") != "http" or COUNTED in scope:
             await self._stanch_app(scope, receive, send)
@@ -216,13 +249,16 @@ class StanchASGI:
             if kind == "http.response.body" and not message.get("more_body"):
                 request.end()
 
+        mark = request.label
+        before = None if mark is None else _core.enter(mark)
         try:
-            with _Labelled(request.label):
-                await self._stanch_app(scope, receive, watched_send)
+            await self._stanch_app(scope, receive, watched_send)
         except Exception:
             request.failed = True
             raise
         finally:
+            if mark is not None:
+                _core.leave(mark, before)
             request.end()
 
     def __getattr__(self, name: str) -> Any:

@@ -5,8 +5,11 @@ router of its framework then makes it the route's template: the object in the co
 same, so that the server's code around it, and tasks begun before, see that too.
 """
 
+import contextlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from stanch.sampler import labels
 
@@ -60,6 +63,17 @@ def request_label(method: object, path: object) -> RequestLabel | None:
         return RequestLabel(str(method), str(path))
     except Exception:
         return None
+
+
+def environ_label(environ: Mapping[str, Any]) -> RequestLabel | None:
+    """Return the label for a request by its WSGI environ, as `request_label` does."""
+    if not _on:
+        return None
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    if not path.isascii():  # WSGI has bytes of UTF-8 in the guise of Latin-1
+        with contextlib.suppress(UnicodeError):
+            path = path.encode("latin-1").decode()
+    return request_label(environ.get("REQUEST_METHOD"), path)
 
 
 def current() -> RequestLabel | None:

@@ -116,8 +116,10 @@ def _after(owner: type, name: str, look: _Seen) -> None:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         answer = original(self, *args, **kwargs)
-        with contextlib.suppress(Exception):
+        try:  # Not by `contextlib.suppress`, which each request would pay for.
             look(self, args, kwargs, answer)
+        except Exception:
+            return answer
         return answer
 
     setattr(owner, name, method)
@@ -129,8 +131,10 @@ def _before(owner: type, name: str, look: _Called) -> None:
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Exception):
+        try:
             look(self, args, kwargs)
+        except Exception:
+            return original(self, *args, **kwargs)
         return original(self, *args, **kwargs)
 
     setattr(owner, name, method)

@@ -36,23 +36,6 @@ def current() -> Label | None:
     return core.route.get(None) if core is not None else None
 
 
-def enter(mark: Label) -> Label | None:
-    """Give this context a label from now on; return the one it had, for `leave`."""
-    before: Label | None = core.route.get(None)
-    core.route.set(mark)
-    return before
-
-
-def leave(mark: Label, before: Label | None) -> None:
-    """Give this context back what it had before `enter`, unless it has another label by now.
-
-    No token of the variable is used: a body or generator may be closed in another context, where
-    a token would raise.
-    """
-    if core.route.get(None) is mark:
-        core.route.set(before)
-
-
 class label:  # noqa: N801 # in use it reads as a statement
     """Labels what runs inside a `with`, or each call of a function, coroutine or generator.
 
@@ -76,7 +59,7 @@ class label:  # noqa: N801 # in use it reads as a statement
         if self._mark is not None:
             raise RuntimeError("this label is in use already; make one for each `with`")
         self._mark = core.Label(self._route)
-        self._before = enter(self._mark)
+        self._before = core.enter(self._mark)
 
     def __exit__(
         self,
@@ -87,7 +70,7 @@ class label:  # noqa: N801 # in use it reads as a statement
         mark, self._mark = self._mark, None
         before, self._before = self._before, None
         if mark is not None:
-            leave(mark, before)
+            core.leave(mark, before)
 
     def __call__(self, function: _Function) -> _Function:
         """Return the function, labelled; it stays what it was: coroutine function or generator."""

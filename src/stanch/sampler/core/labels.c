@@ -271,6 +271,33 @@ static int label_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     return label_set_route(self, route, NULL);
 }
 
+static int put(PyObject *value) {
+    PyObject *token = PyContextVar_Set(variable, value);
+    if (!token) return -1;
+    Py_DECREF(token); /* not kept: a body may be closed in another context, where it would raise */
+    return 0;
+}
+
+PyObject *labels_enter(PyObject *self, PyObject *mark) {
+    PyObject *before;
+    if (PyContextVar_Get(variable, Py_None, &before)) return NULL;
+    if (put(mark)) Py_CLEAR(before);
+    return before;
+}
+
+PyObject *labels_leave(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "leave takes a label and what enter returned, not %zd", count);
+        return NULL;
+    }
+    PyObject *now;
+    if (PyContextVar_Get(variable, Py_None, &now)) return NULL;
+    bool is_mark = now == args[0];
+    Py_DECREF(now);
+    if (is_mark && put(args[1])) return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyGetSetDef label_attributes[] = {
     {"route", label_get_route, label_set_route, "The text, as far as it is kept.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
