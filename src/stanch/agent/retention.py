@@ -6,7 +6,7 @@ at most MAX_REMEMBERED of them, so that the next look can tell their growth.
 """
 
 import os
-import sysconfig
+import site
 import threading
 import time
 from collections import Counter
@@ -31,8 +31,10 @@ HOLDER_SHARE = 0.02
 MAX_CODE_LOOKS = 4
 """Containers of an answer for which all code is looked through, some 10 ms each."""
 _STALE_S = 3600.0
-_LIBRARIES = tuple(
-    {os.path.realpath(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib", "platlib")}
+# Not by sysconfig, which would keep half a megabyte of the variables of CPython's build.
+_LIBRARIES = (
+    str(Path(threading.__file__).resolve().parent),
+    *(os.path.realpath(path) for path in site.getsitepackages()),
 )
 _OURS = tuple(f"{Path(__file__).parents[1]}/{part}/" for part in ("agent", "sampler", "profile"))
 _LIMITS = {
