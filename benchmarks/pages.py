@@ -39,9 +39,10 @@ from stanch.server.fleet import Fleet
 from stanch.server.pages.application import make_application
 from stanch.server.serve import listen_on
 from stanch.store import Look, ProcessLook
+from stanch.store.blocks import blocks
 from stanch.store.life import memory_of
 from stanch.store.record import Numbers, Payload, Record
-from stanch.store.rows import Decoding, Rows, band_width_s, blocks, open_profile, rows_of
+from stanch.store.rows import Decoding, Rows, band_width_s, open_profile, rows_of
 from stanch.store.sqlstore import SqlStore, open_store
 from stanch.store.track import Tracker
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from stanch.deaths.storebook import StoreBook
+from stanch.store.blocks import blocks
 from stanch.store.engine import init_cluster, open_http
 from stanch.store.errors import StoreError
 from stanch.store.history import Selection, TimeRange
 from stanch.store.record import decode_record
-from stanch.store.rows import blocks, decode_payloads
+from stanch.store.rows import decode_payloads
 from stanch.store.schema import SAMPLES, TABLES, Cluster
 from stanch.store.sqlstore import Taken, open_store
 from stanch.store.wal import read_segment

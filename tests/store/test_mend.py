@@ -6,9 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from stanch.store.blocks import blocks
 from stanch.store.engine import open_chdb
 from stanch.store.record import Record, decode_record
-from stanch.store.rows import blocks, decode_payloads
+from stanch.store.rows import decode_payloads
 from stanch.store.sqlstore import open_store
 from stanch.store.wal import read_segment
 

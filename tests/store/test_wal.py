@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,53 @@ def test_needs_a_directory_of_its_own(tmp_path: Path) -> None:
     os.close(os.open(tmp_path / "wal", os.O_CREAT))
     with pytest.raises(StoreError, match="write-ahead log"):
         Log(tmp_path / "wal")
+
+
+def test_the_file_of_a_segment_that_is_done_is_taken_over(tmp_path: Path) -> None:
+    """What it held under its former name is no record any more, wherever the new ones end."""
+    log = Log(tmp_path / "wal")
+    first = log.begin()
+    old = [bytes([number]) * 20 for number in range(8)]
+    for record in old:
+        first.append(record)
+    first.close()
+    inode = first.path.stat().st_ino
+    log.end(first.path)
+    segment = log.begin()
+    assert segment.path.stat().st_ino == inode
+    assert segment.path > first.path
+    assert not first.path.exists()
+    assert list(read_segment(segment.path)) == []
+    kept = []
+    # The first of these end where a record of the file's former life begins.
+    for size in (20, 20, 3, 50, 100, 40):
+        kept.append(bytes([99]) * size)
+        segment.append(kept[-1])
+        assert list(read_segment(segment.path)) == kept
+    segment.close()
+
+
+def test_few_files_are_kept_to_be_taken_over(tmp_path: Path) -> None:
+    """The others go, and at its end the log leaves none."""
+    log = Log(tmp_path)
+    segments = [log.begin() for _ in range(6)]
+    for segment in segments:
+        segment.append(b"one")
+        segment.close()
+        log.end(segment.path)
+    ready = log.segments()
+    assert len(ready) == 3
+    assert not {segment.path for segment in segments} & set(ready)
+    assert [list(read_segment(path)) for path in ready] == [[], [], []]
+    assert log.begin().path == ready[0]
+    log.close()
+    assert log.segments() == ready[:1]
+
+
+def test_a_segment_of_the_version_before_is_read(tmp_path: Path) -> None:
+    """Its checksums are of the records alone."""
+    path = tmp_path / "0000000000000001-aa.wal"
+    record = b"acknowledged"
+    head = len(record).to_bytes(4, "little") + zlib.crc32(record).to_bytes(4, "little")
+    path.write_bytes(b"STANCHW1" + head + record)
+    assert list(read_segment(path)) == [record]

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stanch.store.schema import Table, native_types
+
 DICTIONARY = "LowCardinality(String)"
 """The type of a column made by `dictionary`."""
 _LOW_CARDINALITY_VERSION = 1
@@ -36,6 +38,18 @@ def block(rows: int, columns: Sequence[Column]) -> bytes:
     for column in columns:
         parts += [text(column.name), text(column.type), column.data]
     return b"".join(parts)
+
+
+def table_block(
+    table: Table, rows: int, data: Sequence[bytes], dictionaries: Sequence[str] = ()
+) -> bytes:
+    """The block of a table's columns in their order; dictionaries: those that `dictionary` made."""
+    types = native_types(table) | dict.fromkeys(dictionaries, DICTIONARY)
+    columns = [
+        Column(name, types[name], column)
+        for (name, _), column in zip(table.columns, data, strict=True)
+    ]
+    return block(rows, columns)
 
 
 def varint(number: int) -> bytes:

@@ -23,13 +23,14 @@ from itertools import count
 from pathlib import Path
 
 from stanch.profile import ProfileError
+from stanch.store.blocks import blocks
 from stanch.store.engine import Engine
 from stanch.store.errors import StoreError, StoreFullError
 from stanch.store.mend import insert_missing
 from stanch.store.record import decode_record, encode_record
-from stanch.store.rows import Decoding, blocks, decode_payloads
+from stanch.store.rows import Decoding, decode_payloads
 from stanch.store.schema import PROFILE_NAME
-from stanch.store.wal import Log, Segment, read_segment, sync_directory
+from stanch.store.wal import Log, Segment, read_segment
 
 _MOST_NAMES = 500_000
 _MOST_STACKS = 2_000_000
@@ -110,7 +111,7 @@ class Intake:
         self._names: set[str] = set()
         self._older_names: set[str] = set()
         self._stacks: set[bytes] = set()
-        self._stacks_day = 0
+        self._stacks_day = _today()
         self._stopping = self._flushing = self._hurried = False
         self.taken = self.skipped = self.inserted_rows = 0
         self.failing: str | None = None
@@ -193,6 +194,8 @@ class Intake:
             self._stopping = self._flushing = True
             self._changed.notify_all()
         self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._log.close()
 
     def _is_full(self, batch: _Batch) -> bool:
         return batch.rows >= self._bounds.rows or batch.segment.size_bytes >= self._bounds.bytes
@@ -295,8 +298,7 @@ class Intake:
                 self._engine.insert(table, block, f"{token}-{table.name}")
                 if waiting.is_earlier:
                     insert_missing(self._engine, table, decoded)
-        waiting.path.unlink(missing_ok=True)
-        sync_directory(waiting.path.parent)
+        self._log.end(waiting.path)
         rows = sum(decoding.count for decoding in decoded)
         with self._lock:
             self.inserted_rows += rows
@@ -338,10 +340,14 @@ class Intake:
 
     def _forget_stacks_daily(self) -> None:
         """Stacks are written once a day, so that old ones can go with their day's partition."""
-        day = int(time.time() // 86_400)
+        day = _today()
         if day != self._stacks_day or len(self._stacks) > _MOST_STACKS:
             self._stacks_day = day
             self._stacks = set()
+
+
+def _today() -> int:
+    return int(time.time() // 86_400)
 
 
 def _pause_s(failures: int) -> float:

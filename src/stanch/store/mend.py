@@ -13,8 +13,9 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 
+from stanch.store.blocks import block_of
 from stanch.store.engine import Engine
-from stanch.store.rows import Decoding, block_of
+from stanch.store.rows import Decoding
 from stanch.store.schema import BETWEEN, PROFILE_NAME, PROFILES, RAW, ROLLED, SAMPLES, Table
 
 _SLOT_MS = 600_000
