@@ -19,9 +19,11 @@ def read(tmp_path: Path, text: str) -> ServerConfiguration:
 
 def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
     """Keys of the file become settings; the others keep their defaults."""
-    found = read(tmp_path, 'listen = "[::1]:9"\ntargets = ["a", "b"]\nevery = "2m"\n')
+    more = 'every = "2m"\nlifetime = "1m"\n'
+    found = read(tmp_path, f'listen = "[::1]:9"\ntargets = ["a", "b"]\n{more}')
     assert found.address == ("::1", 9)
     assert (found.targets, found.every_s, found.store) == (("a", "b"), 120.0, "chdb")
+    assert (found.lifetime_s, found.name) == (60.0, "")
     assert not found.needs_token
 
 
@@ -52,6 +54,12 @@ def test_wrong_files(tmp_path: Path, text: str, said: str) -> None:
         ({"require_tokens": True}, False, "there is no token"),
         ({"listen": "here"}, True, "expected HOST:PORT"),
         ({"every_s": 0.0}, True, "at least"),
+        ({"lifetime_s": 1.0}, True, "at least 3s"),
+        (
+            {"lease": "stanch", "store": "https://me:secret@db:8443"},
+            True,
+            "those that share db:8443 divide the services",
+        ),
     ],
 )
 def test_what_is_refused(

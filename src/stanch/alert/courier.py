@@ -34,9 +34,17 @@ class Courier:
         receivers: Mapping[str, Receiver],
         receivers_of: Callable[[str], Iterable[str]],
         wall: Callable[[], float] = time.time,
+        *,
+        may_deliver: Callable[[], bool] = lambda: True,
+        delivered: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises JournalError."""
+        """may_deliver: asked before each message. delivered: told after each that was taken.
+
+        Raises JournalError.
+        """
         self._journal = Journal(directory)
+        self._may_deliver = may_deliver
+        self._delivered = delivered
         self._receivers = dict(receivers)
         self._receivers_of = receivers_of
         self._wall = wall
@@ -75,7 +83,9 @@ class Courier:
         for name, receiver in self._receivers.items():
             for _ in range(_MOST_IN_A_ROUND):
                 outcome = self._deliver_next(name, receiver)
-                delivered += outcome is True
+                if outcome is True:
+                    delivered += 1
+                    self._delivered()
                 if outcome is not True:
                     break
             self._refresh(name, receiver)
@@ -96,6 +106,8 @@ class Courier:
 
     def _deliver_next(self, name: str, receiver: Receiver) -> bool | None:
         """Deliver the next message; return whether that went well, None when none is due."""
+        if not self._may_deliver():
+            return None
         with self._journal.write() as transaction:
             waiting = take_next(transaction, name, self._wall())
         if waiting is None:
@@ -122,6 +134,8 @@ class Courier:
 
     def _refresh(self, name: str, receiver: Receiver) -> None:
         now_unix = self._wall()
+        if not self._may_deliver():
+            return
         if abs(now_unix - self._refreshed_unix.get(name, 0.0)) < REFRESH_S:
             return
         self._refreshed_unix[name] = now_unix

@@ -12,7 +12,7 @@ from stanch.alert.condition import Condition, without_doubles
 from stanch.alert.handover import Handover
 from stanch.alert.lifecycle import News, Policy, Quiet, follow
 from stanch.alert.message import Message, message_key
-from stanch.alert.outbox import put, undelivered
+from stanch.alert.outbox import put, undelivered, withdraw
 from stanch.alert.silences import Marked, Window, marks, quiet_of, replace_silences, windows
 from stanch.journal import Journal, Transaction
 
@@ -152,6 +152,41 @@ class AlarmDesk:
                 _store(transaction, fingerprint, alarm)
             replace_silences(transaction, left.marks, left.windows)
         self._alarms.update(after)
+
+    def take_over(self, services: Collection[str], told: Iterable[Alarm], now_unix: float) -> None:
+        """Go on with the alarms of services where another server has left off. Raises JournalError.
+
+        told: what that one has told of them. An alarm whose messages this server still has to
+        deliver stays as it is here.
+        """
+        left = {alarm.fingerprint: alarm for alarm in told}
+        here = {alarm.fingerprint: alarm for alarm in self.alarms if alarm.service in services}
+        with self._journal.write() as transaction:
+            waiting = undelivered(transaction)
+            after = {
+                fingerprint: _taken_up(alarm, left.get(fingerprint), now_unix)
+                for fingerprint, alarm in {**left, **here}.items()
+                if fingerprint not in waiting
+            }
+            for fingerprint, alarm in after.items():
+                _store(transaction, fingerprint, alarm)
+        self._alarms.update(after)
+
+    def give_up(self, services: Collection[str]) -> frozenset[str]:
+        """Forget the alarms of services that another server takes over, and take their messages
+        back. Raises JournalError.
+
+        Returns the fingerprints of those whose message is just being sent: they are forgotten by a
+        later call.
+        """
+        theirs = {alarm.fingerprint for alarm in self.alarms if alarm.service in services}
+        with self._journal.write() as transaction:
+            under_way = withdraw(transaction, theirs)
+            for fingerprint in theirs - under_way:
+                _store(transaction, fingerprint, None)
+        for fingerprint in theirs - under_way:
+            del self._alarms[fingerprint]
+        return frozenset(under_way)
 
     def _quiet(
         self, alarm: Alarm | None, condition: Condition | None, now_unix: float

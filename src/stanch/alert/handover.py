@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stanch.alert.alarm import Alarm, alarm_from_dict
+from stanch.alert.alarm import Alarm, alarm_from_dict, alarm_to_json
 from stanch.alert.silences import Marked, Window
 
 _MOST_BYTES = 200_000
@@ -57,19 +57,27 @@ def handover_from_json(text: str) -> Handover:
         raise ValueError(f"expected a handover's alarms, marks and windows: {error!r}") from error
 
 
+def told_to_json(alarm: Alarm) -> str:
+    """What has been told of an alarm; the same line while nothing new is told, for an hour."""
+    return alarm_to_json(_told(alarm))
+
+
 def _thin(alarms: tuple[Alarm, ...]) -> Iterator[dict[str, Any]]:
-    """What has been told, and when each was last there, to the hour: after a day unseen it ends."""
     for alarm in sorted(alarms, key=lambda alarm: (alarm.told_unix or 0.0, alarm.fingerprint)):
-        kept = replace(
-            alarm,
-            seen_unix=alarm.seen_unix // _HOUR_S * _HOUR_S,
-            unseen_unix=None,
-            rate=alarm.told_rate,
-            death_unix=None,
-            first_to_die="",
-            instances=(),
-            quiet="",
-            text="",
-            picture="",
-        )
-        yield asdict(kept)
+        yield asdict(_told(alarm))
+
+
+def _told(alarm: Alarm) -> Alarm:
+    """What has been told, and when each was last there, to the hour: after a day unseen it ends."""
+    return replace(
+        alarm,
+        seen_unix=alarm.seen_unix // _HOUR_S * _HOUR_S,
+        unseen_unix=None,
+        rate=alarm.told_rate,
+        death_unix=None,
+        first_to_die="",
+        instances=(),
+        quiet="",
+        text="",
+        picture="",
+    )

@@ -6,7 +6,7 @@ A message is put in by the same transaction that changes its alarm, so neither i
 messages in order, the next one only when the one before was taken or refused for good.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from stanch.alert.message import Message, message_from_json, message_to_json
@@ -68,7 +68,23 @@ def put(transaction: Transaction, message: Message, receivers: Iterable[str]) ->
 def undelivered(transaction: Transaction) -> set[str]:
     """Return the fingerprints of the alarms that a receiver has not got all messages of."""
     rows = transaction.execute("SELECT key FROM outbox WHERE state IN ('queued', 'sending')")
-    return {row["key"].rsplit("-", 2)[0] for row in rows}
+    return {_alarm_of(row["key"]) for row in rows}
+
+
+def withdraw(transaction: Transaction, fingerprints: Collection[str]) -> set[str]:
+    """Take the messages of alarms that are not being sent out of the outbox; return the
+    fingerprints of those that are being sent."""
+    rows = transaction.execute(
+        "SELECT id, key, state FROM outbox WHERE state IN ('queued', 'sending')"
+    ).fetchall()
+    of_these = [row for row in rows if _alarm_of(row["key"]) in fingerprints]
+    queued = [(row["id"],) for row in of_these if row["state"] == "queued"]
+    transaction.executemany("DELETE FROM outbox WHERE id = ?", queued)
+    return {_alarm_of(row["key"]) for row in of_these if row["state"] == "sending"}
+
+
+def _alarm_of(key: str) -> str:
+    return key.rsplit("-", 2)[0]
 
 
 def take_next(transaction: Transaction, receiver: str, now_unix: float) -> Waiting | None:

@@ -62,6 +62,7 @@ def serve_spool(spool: Path, listener: socket.socket, stdin: BinaryIO) -> None:
 def _read(store: SqlStore, spool: Path, stop: threading.Event) -> None:
     """Take in what the watch saw and sees; what cannot be kept is told on stderr."""
     ledger, book = Ledger(store), StoreBook(store)
+    ledger.take_up()
     for message in follow(spool, stop):
         try:
             if isinstance(message, Said):

@@ -72,6 +72,12 @@ CREATE TABLE recycles (
 )
 """
 _RECYCLES_ORDER = "CREATE INDEX recycles_order ON recycles (service, began_unix)"
+_SHARED = """
+CREATE TABLE shared (
+    name TEXT PRIMARY KEY,
+    body TEXT NOT NULL
+)
+"""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -85,4 +91,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _RECYCLES,
         _RECYCLES_ORDER,
     ),
+    (_SHARED,),
 )

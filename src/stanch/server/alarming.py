@@ -6,7 +6,7 @@ was to be told is told when they work again.
 
 import base64
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from stanch.alert import AlarmDesk, Condition, condition_of
@@ -17,8 +17,10 @@ from stanch.alert.handover import handover_from_json, handover_to_json
 from stanch.alert.message import Message
 from stanch.alert.picture import memory_chart
 from stanch.journal import Journal, JournalError
+from stanch.server.sharedalarms import SharedAlarms
 from stanch.server.watch import WatchState
 from stanch.store import ServiceSeries
+from stanch.store.errors import StoreError
 
 LAST_TRY_S = 5.0
 
@@ -27,7 +29,8 @@ class Alarming:
     """Takes the states of a watch; tells who is to be told, in a thread of its own.
 
     directory: the data directory. series: what is known of a service, for the chart. harmless: why
-    the leaks of a service do no harm now. Use it in a `with` block.
+    the leaks of a service do no harm now. shared: when several servers share a store; closed with
+    this. Use it in a `with` block.
     """
 
     def __init__(
@@ -37,9 +40,12 @@ class Alarming:
         *,
         series: Callable[[str], ServiceSeries],
         harmless: Callable[[str], str | None] = nothing_harmless,
+        shared: SharedAlarms | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Raises ConfigurationError and JournalError."""
+        self._shared = shared
+        self._is_first_shift = True
         self._configuration = configuration
         self._series = series
         self._wall = wall
@@ -52,8 +58,15 @@ class Alarming:
             illustrate=self._illustrate,
         )
         receivers = make_receivers(configuration, wall)
-        self._courier = Courier(directory, receivers, configuration.receivers_of, wall)
         self._trouble: str | None = None
+        self._courier = Courier(
+            directory,
+            receivers,
+            configuration.receivers_of,
+            wall,
+            may_deliver=lambda: shared is None or shared.may_tell(),
+            delivered=self._publish,
+        )
         if self._journal.put_aside is not None:
             self._trouble = f"the journal was damaged; it is kept as {self._journal.put_aside}"
 
@@ -63,7 +76,10 @@ class Alarming:
 
     def __exit__(self, *_: object) -> None:
         self._courier.close(LAST_TRY_S)
+        self._publish()
         self._journal.close()
+        if self._shared is not None:
+            self._shared.close()
 
     @property
     def desk(self) -> AlarmDesk:
@@ -88,7 +104,38 @@ class Alarming:
             self._trouble = str(error)
             return []
         self._trouble = None
+        self._publish()
         return told
+
+    def shift(self, lost: Collection[str], gained: Collection[str]) -> None:
+        """Leave services to the servers that they belong to now, and take up others where their
+        servers have left off, with the marks and windows set there.
+
+        Raises StoreError; then it is to be called again.
+        """
+        if self._shared is None:
+            return
+        if self._is_first_shift:
+            # What an earlier process has left belongs to whom the services belong to now.
+            left = {alarm.service for alarm in self._desk.alarms}
+            lost = frozenset(lost) | (left - set(gained))
+        try:
+            self._shared.share_silences()
+            self._shared.give_up(self._desk, lost)
+            self._shared.take_over(self._desk, gained)
+            self._shared.publish()
+        except JournalError as error:
+            raise StoreError(f"alarms cannot be handed over: {error}") from error
+        self._is_first_shift = False
+
+    def _publish(self) -> None:
+        """Let the other servers know what was told; what fails is made up for by the next time."""
+        if self._shared is None:
+            return
+        try:
+            self._shared.publish()
+        except (JournalError, StoreError) as error:
+            self._trouble = f"other servers are not told what was told here: {error}"
 
     def leave(self) -> str | None:
         """What a server that takes this one's place has to know, for its `take_up`; None when it

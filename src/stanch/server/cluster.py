@@ -9,7 +9,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from stanch.server.chronicle import Chronicle
 from stanch.server.watch import TargetRow, WatchState
 
 _PREFIX = "kubernetes:"
+_ENDS_KEPT_S = 300.0
+_MOST_ENDS = 10_000
 
 
 def sources_of(
@@ -84,6 +87,7 @@ class ClusterWatch:
                 name,
                 _identity(),
             )
+        self._ends: deque[tuple[float, ContainerEnd]] = deque(maxlen=_MOST_ENDS)
         self._led: bool | None = None
         self._taken_up = 0
 
@@ -135,12 +139,27 @@ class ClusterWatch:
             self._session, self._pod_of, self.may_act, time.monotonic, time.sleep
         )
 
-    def take(self, state: WatchState, chronicle: Chronicle | None) -> WatchState:
+    def take(
+        self,
+        state: WatchState,
+        chronicle: Chronicle | None,
+        is_ours: Callable[[str], bool] = lambda service: True,
+    ) -> WatchState:
         """Write down the ends heard of, before the state goes to the chronicle; return the state
-        with what is known of its pods, and what is worth a sentence."""
-        for end in self.source.take_endings():
-            if chronicle is not None:
+        with what is known of its pods, and what is worth a sentence.
+
+        is_ours: whether a service is this server's. The ends of others are kept for a while, in
+        case it takes a service over whose server has not written them down.
+        """
+        now_s = time.monotonic()
+        self._ends.extend((now_s, end) for end in self.source.take_endings())
+        kept = []
+        for heard_s, end in self._ends:
+            if chronicle is not None and is_ours(end.service):
                 _write_down(chronicle, end)
+            elif now_s - heard_s < _ENDS_KEPT_S:
+                kept.append((heard_s, end))
+        self._ends = deque(kept, maxlen=_MOST_ENDS)
         notes = [*state.notes, *self.source.take_notes(), *self._turn()]
         rows = tuple(self._known(row) for row in state.rows)
         state = replace(state, rows=rows, notes=tuple(notes))

@@ -20,16 +20,26 @@ from stanch.collect.targets import is_loopback
 
 DEFAULT_LISTEN = "127.0.0.1:4041"
 _LEAST_EVERY_S = 0.5
+_LEAST_LIFETIME_S = 3.0
 
 SETTINGS = (
     Setting("listen", f"`{DEFAULT_LISTEN}`", "HOST:PORT; beyond loopback it needs TLS and tokens"),
     Setting("store", "`chdb`", "`chdb` for the data directory, or http[s]://... of a ClickHouse"),
+    Setting("name", "`HOST:PORT`", "of this server among those that share a ClickHouse store"),
+    Setting(
+        "lifetime", "`30s`", "a server without a sign for so long loses its services to others"
+    ),
     Setting("targets", "none", "what to scrape: addresses, files, lists by HTTP, Kubernetes"),
     Setting("token_file", "none", "file with the bearer token for targets, read anew each time"),
     Setting("ca", "the system's", "PEM file that the certificates of targets are checked by"),
     Setting("every", "`15s`", "time between two scrapes of a target"),
     Setting("kubeconfig", "the pod's", "how to reach the cluster of `kubernetes:` targets"),
-    Setting("lease", "none", "[NAMESPACE/]NAME: of several servers the one that holds it alarms"),
+    Setting(
+        "lease",
+        "none",
+        "[NAMESPACE/]NAME: of several servers the one that holds it alarms; not"
+        " for servers that share a store",
+    ),
     Setting("alarms", "none", "file of alarms, see docs/alarms.md"),
     Setting("tables", "none", "directories of live tables of `stanch run --table DIR`"),
     Setting("source", "none", "directories whose source files may be shown beside profiles"),
@@ -54,6 +64,8 @@ class ServerConfiguration:
     data: Path
     listen: str = DEFAULT_LISTEN
     store: str = "chdb"
+    name: str = ""
+    lifetime_s: float = 30.0
     targets: tuple[str, ...] = ()
     token_file: Path | None = None
     ca: Path | None = None
@@ -96,6 +108,14 @@ def checked(configuration: ServerConfiguration, has_tokens: bool) -> ServerConfi
         raise ConfigurationError("TLS needs tls_cert and tls_key; only one of them is given")
     if not configuration.every_s >= _LEAST_EVERY_S:
         raise ConfigurationError(f"every: expected at least {_LEAST_EVERY_S:g}s")
+    if not configuration.lifetime_s >= _LEAST_LIFETIME_S:
+        raise ConfigurationError(f"lifetime: expected at least {_LEAST_LIFETIME_S:g}s")
+    if configuration.lease and configuration.store.startswith(("http:", "https:")):
+        raise ConfigurationError(
+            "a lease is for servers with a store each, of which one alarms; those that share"
+            f" {configuration.store.partition('@')[2] or configuration.store} divide the services"
+            " among them, and each alarms of its own: leave the lease out"
+        )
     host, _ = configuration.address
     if not is_loopback(host):
         missing = [] if configuration.tls_cert else ["TLS (tls_cert, tls_key)"]
@@ -144,6 +164,6 @@ def _field(key: str, value: object) -> tuple[str, object]:
         raise ConfigurationError(f"{key}: expected a number of requests a second, 0 or more")
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{key}: expected a text in quotes")
-    if key == "every":
-        return "every_s", seconds_of(key, value)
+    if key in ("every", "lifetime"):
+        return f"{key}_s", seconds_of(key, value)
     return key, Path(value) if key in _PATHS else value

@@ -3,7 +3,8 @@
 Each target is asked once in `every_s` seconds, at a moment of its own that follows from its name,
 so that thousands are spread evenly and none moves when others come and go. What it gave goes into
 the store, with the profiles as they came. At another pace every service is judged by what the store
-knows of it, pushed or scraped; findings and the health of targets are written back.
+knows of it, pushed or scraped; findings and the health of targets are written back. Where several
+servers share the store, `division.py` says which services and targets are this one's.
 
 A fault of a target, of the store or of a judgement is a sentence in the state; the loops go on.
 """
@@ -26,6 +27,7 @@ from stanch.detect import (
     judge_service,
 )
 from stanch.profile import ProfileError
+from stanch.server.division import Division, Share
 from stanch.server.follow import Follower
 from stanch.server.inspect import Inspectors
 from stanch.server.ledger import Ledger
@@ -36,6 +38,7 @@ from stanch.store.errors import StoreError
 from stanch.store.history import HEAP
 from stanch.store.history import TargetRow as TargetHealth
 from stanch.store.rows import COUNTED_TOGETHER
+from stanch.store.sqlshared import read_services_on_record
 from stanch.store.sqlstore import Extra, SqlStore, Taken
 
 _log = logging.getLogger("stanch.server")
@@ -70,14 +73,19 @@ class Fleet:
         targets: TargetSource,
         options: FleetOptions | None = None,
         *,
+        division: Division | None = None,
         told: Callable[[WatchState], None] = lambda state: None,
         breakdown: Callable[[Scrape], Mapping[str, int]] = breakdown_of,
         witness: Callable[[Scrape, Look | None], None] = lambda scrape, look: None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Take up the findings that fired when the store was last used. Raises StoreError."""
+        """Take up the findings that fired when the store was last used. Raises StoreError.
+
+        division: what of all this is this server's; None for everything.
+        """
         self._store = store
+        self._division = division or Division(store)
         self._source = targets
         self._options = options or FleetOptions()
         self._told = told
@@ -96,7 +104,9 @@ class Fleet:
         self._health: dict[Target, TargetHealth] = {}
         self._pushers: dict[tuple[str, str], TargetHealth] = {}
         self._ledger = Ledger(store, wall)
-        self._follower = Follower(wall, self._ledger.known())
+        # Of what is divided each service is taken up when it becomes this server's.
+        known = () if self._division.is_shared else self._ledger.take_up()
+        self._follower = Follower(wall, known)
         self._latencies = Latencies()
         self._inspectors = Inspectors()
         self._verdicts: list[ServiceVerdict] = []
@@ -120,13 +130,13 @@ class Fleet:
         detection = asyncio.create_task(self._detect_forever())
         try:
             while not stop.is_set():
-                wanted = set(await asyncio.to_thread(self._source.targets))
-                for target in set(following) - wanted:
+                wanted = await asyncio.to_thread(self._wanted)
+                for target in following.keys() - wanted:
                     following.pop(target).cancel()
                     self._health.pop(target, None)
                     self._latencies.forget(target)
                     await self._scraper.forget(target)
-                for target in wanted - set(following):
+                for target in wanted - following.keys():
                     following[target] = asyncio.create_task(self._follow(target))
                 for task in [detection, *following.values()]:
                     if task.done():
@@ -163,14 +173,21 @@ class Fleet:
         )
 
     def detect_once(self) -> WatchState:
-        """Judge every service by what the store knows, and write down what was found."""
+        """Judge every service of this server by what the store knows, and write down what was
+        found. Raises StoreError."""
+        services = self._store.services()
+        names = set(services)
+        if self._division.is_shared:
+            names |= read_services_on_record(self._store.engine)
+        owned = self._division.share(names, self._begin).owned
         verdicts = [
             judge_service(
                 self._store.series(service),
                 self._options.settings,
                 self._inspectors.of(service).holders,
             )
-            for service in self._store.services()
+            for service in services
+            if service in owned
         ]
         self._verdicts = verdicts
         found = [finding for verdict in verdicts for finding in verdict.findings]
@@ -183,6 +200,8 @@ class Fleet:
         now_s = self._wall()
         self._ledger.write(self._follower.findings, resolved, fixes, self._inspectors.answer_to)
         health = self._judged_health(instances)
+        if self._division.is_shared:
+            health = self._with_others(health, instances)
         self._store.write_targets(health)
         return WatchState(
             step=self._step,
@@ -196,6 +215,21 @@ class Fleet:
             fixes=fixes,
             source_error=self._source.error,
         )
+
+    def _begin(self, share: Share) -> None:
+        """Go on with the findings of services that have come, and let go of those that went."""
+        self._ledger.leave(share.lost)
+        self._follower.leave(share.lost)
+        self._follower.take_up(self._ledger.take_up(share.gained))
+
+    def _wanted(self) -> frozenset[Target]:
+        """The targets to scrape."""
+
+        def service_of(target: Target) -> str:
+            known = self._health.get(target)
+            return known.service if known is not None and known.last_good_unix_s else ""
+
+        return self._division.scraped(self._source.targets(), service_of)
 
     async def _follow(self, target: Target) -> None:
         """Scrape a target at its own moment of each round."""
@@ -262,6 +296,25 @@ class Fleet:
                 one = replace(one, verdict=verdict.verdict)
             judged.append(one)
         return judged
+
+    def _with_others(
+        self, mine: list[TargetHealth], instances: dict[tuple[str, str], InstanceVerdict]
+    ) -> list[TargetHealth]:
+        """With what other servers scrape, and are sent, of services that this one judges."""
+        written = self._store.history.targets()
+        mine = self._division.of_this_server(mine, written)
+        known = {(one.service, one.instance, one.address) for one in mine}
+        recent_s = self._wall() - _PUSHER_SILENT_S
+        theirs = [
+            one
+            if one.error or (verdict := instances.get((one.service, one.instance))) is None
+            else replace(one, verdict=verdict.verdict)
+            for one in written
+            if one.service in self._division.owned
+            and one.last_unix_s >= recent_s
+            and (one.service, one.instance, one.address) not in known
+        ]
+        return mine + theirs
 
 
 def taken_of(scrape: Scrape) -> list[Taken]:

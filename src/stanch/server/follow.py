@@ -1,6 +1,6 @@
 """Findings over the steps of a watch: which are new, which changed, which are resolved."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -37,13 +37,24 @@ class Follower:
     """Remembers the findings that go on."""
 
     def __init__(self, wall: Callable[[], float], known: Iterable[Finding] = ()) -> None:
-        """known: findings that went on before; they are not new."""
+        """known: see `take_up`."""
         self._wall = wall
-        now_unix = wall()
-        self._followed = {
-            finding.key: _Followed(finding, now_unix, said_with_it=_said_with(finding))
-            for finding in known
-        }
+        self._followed: dict[Key, _Followed] = {}
+        self.take_up(known)
+
+    def take_up(self, known: Iterable[Finding]) -> None:
+        """Go on with findings that went on before; they are not new."""
+        now_unix = self._wall()
+        for finding in known:
+            self._followed[finding.key] = _Followed(
+                finding, now_unix, said_with_it=_said_with(finding)
+            )
+
+    def leave(self, services: Collection[str]) -> None:
+        """Follow the findings of services no more, without a word."""
+        for key, followed in list(self._followed.items()):
+            if followed.finding.service in services:
+                del self._followed[key]
 
     @property
     def findings(self) -> tuple[Finding, ...]:

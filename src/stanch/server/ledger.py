@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -66,15 +66,28 @@ class Ledger:
     """Writes findings into a store; the release in which one was first seen stays with it."""
 
     def __init__(self, store: SqlStore, wall: Callable[[], float] = time.time) -> None:
-        """Take up the findings that fired when the store was last used. Raises StoreError."""
+        """What fired before is to be taken up first."""
         self._store = store
         self._wall = wall
-        firing = store.history.findings(status="firing", most=_MOST_FINDINGS)
-        self._written = {row.finding: row for row in firing}
+        self._written: dict[str, FindingRow] = {}
 
-    def known(self) -> tuple[Finding, ...]:
-        """The findings that fire."""
-        return tuple(map(finding_of, self._written.values()))
+    def take_up(self, services: Collection[str] | None = None) -> tuple[Finding, ...]:
+        """Go on with what fired of services, or of all, when they were last judged; return it.
+
+        Raises StoreError.
+        """
+        if services is not None and not services:
+            return ()
+        firing = self._store.history.findings(status="firing", most=_MOST_FINDINGS)
+        taken = {row.finding: row for row in firing if services is None or row.service in services}
+        self._written |= taken
+        return tuple(map(finding_of, taken.values()))
+
+    def leave(self, services: Collection[str]) -> None:
+        """Let another server go on with what is known of services."""
+        self._written = {
+            name: row for name, row in self._written.items() if row.service not in services
+        }
 
     def write(
         self,

@@ -28,9 +28,12 @@ from stanch.server.alarming import Alarming
 from stanch.server.chronicle import Chronicle
 from stanch.server.cluster import ClusterWatch, sources_of
 from stanch.server.configuration import ServerConfiguration, checked
+from stanch.server.division import Division
 from stanch.server.fleet import Fleet, FleetOptions
 from stanch.server.pages.application import make_application
 from stanch.server.selfwatch import SelfWatch, told_to_people
+from stanch.server.sharedalarms import SharedAlarms
+from stanch.server.sharing import Sharing
 from stanch.server.tokens import Tokens
 from stanch.server.watch import WatchState
 from stanch.store import Look, ProcessLook
@@ -83,12 +86,14 @@ def serve(
         if own is not None and own.why_not:
             store.notice(f"the server does not watch itself: {own.why_not}")
         chronicle = ending.enter_context(_chronicle(configuration, store))
+        division = _division(configuration, store, listener, ending)
         options = FleetOptions(every_s=configuration.every_s, detect_every_s=configuration.every_s)
         fleet = Fleet(
             store,
             source,
             options,
-            told=_told(configuration, store, chronicle, cluster, ending),
+            division=division,
+            told=_told(configuration, store, chronicle, cluster, division, ending),
             witness=chronicle.witness,
             breakdown=breakdown_of if own is None else _breakdown(own, store),
         )
@@ -99,6 +104,7 @@ def serve(
             configuration,
             tokens if configuration.needs_token else None,
             lifespan=lambda app: _looping(app, fleet, store),
+            division=division,
         )
         scheme = "https" if configuration.tls_cert else "http"
         host, port = listener.getsockname()[:2]
@@ -112,6 +118,20 @@ def serve(
 
 def _breakdown(own: SelfWatch, store: SqlStore) -> Callable[[Scrape], dict[str, int]]:
     return lambda scrape: own.breakdown(scrape, lambda: read_memory_bytes(store.engine))
+
+
+def _division(
+    configuration: ServerConfiguration,
+    store: SqlStore,
+    listener: socket.socket,
+    ending: contextlib.ExitStack,
+) -> Division:
+    """This server's part: everything, unless others may use the same store."""
+    if store.engine.is_embedded:
+        return Division(store)
+    name = configuration.name or f"{socket.gethostname()}:{listener.getsockname()[1]}"
+    sharing = ending.enter_context(Sharing(store.engine, name, configuration.lifetime_s))
+    return Division(store, sharing)
 
 
 def _defaults(configuration: ServerConfiguration) -> TargetDefaults:
@@ -167,26 +187,35 @@ def _told(
     store: SqlStore,
     chronicle: Chronicle,
     cluster: ClusterWatch | None,
+    division: Division,
     ending: contextlib.ExitStack,
 ) -> Callable[[WatchState], None]:
     """Where the states of the detection go: to the alarms, when there is a file of them.
 
-    In a cluster also ends of containers are written down, and only the leader alarms.
+    In a cluster also ends of containers are written down, and only the leader alarms. Of servers
+    that share a store each alarms of its own services.
     """
     alarming = None
     try:
         if configuration.alarms is not None:
             alarms = read_configuration(configuration.alarms)
-            alarming = Alarming(alarms, configuration.data, series=store.series)
+            shared = None
+            if division.is_shared:
+                shared = SharedAlarms(store.engine, configuration.data, division.may_tell)
+            alarming = Alarming(alarms, configuration.data, series=store.series, shared=shared)
+            division.shift = alarming.shift
             ending.enter_context(alarming)
     except JournalError as error:
         raise ServeError(str(error)) from error
 
     said: list[str | None] = [None]
 
+    def is_ours(service: str) -> bool:
+        return not division.is_shared or service in division.owned
+
     def told(state: WatchState) -> None:
         if cluster is not None:
-            state = cluster.take(state, chronicle)
+            state = cluster.take(state, chronicle, is_ours)
         state = chronicle.take(state)
         for note in state.notes:
             store.notice(note)
@@ -194,6 +223,8 @@ def _told(
             said[0] = state.source_error
             store.notice(state.source_error or "the lists of targets can be read again")
         if alarming is None or not (cluster is None or cluster.may_tell):
+            return
+        if not division.may_tell():
             return
         if cluster is not None:
             cluster.take_up(alarming)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from stanch.agent.exposition import Family, open_files, resident_bytes
 from stanch.agent.exposition import exposition as text_of
+from stanch.server.division import Division
+from stanch.server.sharing import Standing
 from stanch.store.history import History
 from stanch.version import __version__
 
@@ -48,12 +50,16 @@ class Counters:
             return dict(self._counts), self._bytes
 
 
-def exposition(history: History, counters: Counters, started_unix: float) -> str:
-    """All metrics as text. Raises StoreError."""
-    return text_of(_families(history, counters, started_unix))
+def exposition(
+    history: History, counters: Counters, started_unix: float, division: Division | None = None
+) -> str:
+    """All metrics as text. division: of servers that share a store. Raises StoreError."""
+    return text_of(_families(history, counters, started_unix, division))
 
 
-def _families(history: History, counters: Counters, started_unix: float) -> Iterator[Family]:
+def _families(
+    history: History, counters: Counters, started_unix: float, division: Division | None
+) -> Iterator[Family]:
     counts, received = counters.read()
     storage = history.storage()
     targets = history.targets()[:_MOST_TARGETS]
@@ -99,6 +105,8 @@ def _families(history: History, counters: Counters, started_unix: float) -> Iter
     ):
         if value is not None:
             yield _family(f"stanch_server_{name}", "gauge", text, [({}, value)])
+    if division is not None and (standing := division.standing()) is not None:
+        yield from _sharing(division, standing)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     for name, kind, text, number in (
         ("process_resident_memory_bytes", "gauge", "RSS.", resident_bytes()),
@@ -108,6 +116,17 @@ def _families(history: History, counters: Counters, started_unix: float) -> Iter
     ):
         if number is not None:
             yield _family(name, kind, text, [({}, number)])
+
+
+def _sharing(division: Division, standing: Standing) -> Iterator[Family]:
+    for name, kind, text, value in (
+        ("services_owned", "gauge", "Services that this server judges.", len(division.owned)),
+        ("acts", "gauge", "Whether the store knows that this server lives.", standing.acts),
+        ("members", "gauge", "Servers that share the store.", len(standing.members)),
+        ("members_changes_total", "counter", "How often they changed.", standing.changes),
+        ("services_moved_total", "counter", "Services that came or went.", division.moves),
+    ):
+        yield _family(f"stanch_server_sharing_{name}", kind, text, [({}, int(value))])
 
 
 def _of(service: str, instance: str) -> dict[str, str]:

@@ -155,7 +155,8 @@ class TargetRow:
     """The health of one target at its last scrape or push.
 
     origin: "scrape" or "push". verdict: as the detector last said. error: one sentence, "" when
-    all went well. duration_s: of the scrape, None for a push.
+    all went well. duration_s: of the scrape, None for a push. server: which of the servers that
+    share a store tells it, "" where there is one.
     """
 
     service: str
@@ -167,6 +168,7 @@ class TargetRow:
     duration_s: float | None
     last_unix_s: float
     last_good_unix_s: float | None
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ DATABASE = "stanch"
 PARTITION_HOURS = 6
 _UTC = "DateTime64(3, 'UTC')"
 _TIME = f"{_UTC} CODEC(Delta, ZSTD(1))"
+_STORES_TIME = f"{_UTC} DEFAULT now64(3) CODEC(Delta, ZSTD(1))"
+"""By the clock of the store, as those of servers may differ; it is not sent."""
 _NAME = "LowCardinality(String) CODEC(ZSTD(1))"
 _BIG = "UInt64 CODEC(T64, ZSTD(1))"
 _FLOAT = "Float64 CODEC(ZSTD(1))"
@@ -33,8 +35,9 @@ class Table:
     """One table. replacing: the column whose largest value wins among rows of the same key.
 
     shard: the expression that divides rows among the shards of a cluster. aged: whether its
-    partitions are dropped by age; the others are small and stay. added: columns that a table made
-    by an earlier version may lack; in its older rows they are unknown.
+    partitions are dropped by age; the others are small and stay, unless rows are forgotten_after an
+    interval. added: columns that a table made by an earlier version may lack; in its older rows
+    they are unknown.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Table:
     replacing: str | None = None
     shard: str = "cityHash64(service)"
     aged: bool = True
+    forgotten_after: str = ""
     added: tuple[str, ...] = ()
 
 
@@ -230,18 +234,69 @@ TARGETS = Table(
         ("duration_s", _FLOAT),
         ("last", _TIME),
         ("good", _TIME),
+        ("server", "LowCardinality(String) DEFAULT '' CODEC(ZSTD(1))"),
     ),
     partition="tuple()",
     order="service, instance, address",
     replacing="last",
     aged=False,
+    added=("server",),
 )
+SERVERS = Table(
+    "servers",
+    (
+        ("server", _NAME),
+        ("incarnation", "UInt64"),
+        ("beat", "UInt64"),
+        ("members", "Array(String) CODEC(ZSTD(1))"),
+        ("left", "UInt8"),
+        ("time", _STORES_TIME),
+    ),
+    partition="tuple()",
+    order="server, incarnation",
+    replacing="beat",
+    shard="cityHash64(server)",
+    aged=False,
+    forgotten_after="1 DAY",
+)
+"""Signs of life of the servers that share the store; members: those that a server divides by."""
+ALARMS = Table(
+    "alarms",
+    (
+        ("service", _NAME),
+        ("fingerprint", "String CODEC(ZSTD(1))"),
+        ("version", "UInt64"),
+        ("document", "String CODEC(ZSTD(1))"),
+        ("time", _STORES_TIME),
+    ),
+    partition="tuple()",
+    order="service, fingerprint",
+    replacing="version",
+    aged=False,
+    forgotten_after="90 DAY",
+)
+"""What receivers have been told of each alarm, for the server that takes its service over."""
+SILENCES = Table(
+    "silences",
+    (
+        ("name", "String CODEC(ZSTD(1))"),
+        ("document", "String CODEC(ZSTD(1))"),
+        ("time", _STORES_TIME),
+    ),
+    partition="tuple()",
+    order="name",
+    replacing="time",
+    shard="cityHash64(name)",
+    aged=False,
+)
+"""Marks and maintenance windows, which hold on all servers; one without a document was removed."""
 TABLES = (
     *(SAMPLES, ROLLED, STACKS, MEMORY, PROFILES, RAW, LIVES),
     *(DEATHS, DEATH_PROFILES, FINDINGS, TARGETS),
+    *(SERVERS, ALARMS, SILENCES),
 )
 
-_SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1"
+_SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1"
 _MERGING = (
     "merge_selector_base = 20, max_bytes_to_merge_at_max_space_in_pool = 1073741824,"
     " vertical_merge_algorithm_min_columns_to_activate = 1"
@@ -310,11 +365,14 @@ def _create(table: Table, name: str, cluster: Cluster | None, on: str) -> str:
         ttl = f" TTL toDateTime(time) + INTERVAL {days} DAY"
         if table is RAW:
             ttl = " TTL toDateTime(time) + INTERVAL 1 HOUR"
+    drop_parts = ", ttl_only_drop_parts = 1"
+    if table.forgotten_after:
+        ttl, drop_parts = f" TTL toDateTime(time) + INTERVAL {table.forgotten_after}", ""
     return (
         f"CREATE TABLE IF NOT EXISTS {DATABASE}.{name}{on} ({columns})"
         f" ENGINE = {family}({', '.join(arguments)})"
         f" PARTITION BY {table.partition} ORDER BY ({table.order}){ttl}"
-        f" SETTINGS {window}, {_SETTINGS}"
+        f" SETTINGS {window}, {_SETTINGS}{drop_parts}"
     )
 
 

@@ -249,12 +249,13 @@ class SqlHistory:
         """Every target heard of in the last 24 hours, those with errors first."""
         rows = self._engine.query(
             "SELECT service, instance, address, origin, verdict, error, duration_s,"
-            " toUnixTimestamp64Milli(last), toUnixTimestamp64Milli(good) FROM targets FINAL"
+            " toUnixTimestamp64Milli(last), toUnixTimestamp64Milli(good), server"
+            " FROM targets FINAL"
             f" WHERE last >= {_MS}({{since:Int64}})"
             " ORDER BY error = '', service, instance LIMIT {most:UInt32}",
             {"since": round((self._wall() - _DAY_S) * 1000), "most": most},
         )
-        return tuple(TargetRow(*row[:-3], *_health(*row[-3:])) for row in rows)
+        return tuple(TargetRow(*row[:-4], *_health(*row[-4:-1]), *row[-1:]) for row in rows)
 
     def storage(self) -> Storage:
         """How the store itself is."""

@@ -4,6 +4,7 @@ Everything that is taken goes through the write-ahead log (`intake.py`) into the
 (`schema.py`) of chDB or ClickHouse (`engine.py`). It may be used from several threads.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -41,6 +42,8 @@ from stanch.store.wal import Log
 
 _MOST_NOTICES = 100
 _TEND_EVERY_S = 20.0
+_LIFE_SILENT_MS = 24 * 3_600_000
+"""A life that is not heard of for so long is not taken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class SqlStore:
         """Told of each life that another one follows, with its last look, from the thread of that
         look, before it is kept."""
         self._ended: dict[int, LifeSeries] = {}
-        self._tracker = Tracker(_running(engine, round(wall() * 1000)))
+        self._tracker = Tracker(_running(engine, self._now_ms() - _LIFE_SILENT_MS))
         self._notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self._retention = Retention(
             engine, retention or RetentionBounds(), wall=wall, notice=self.notice
@@ -126,6 +129,7 @@ class SqlStore:
         if not ages_known:
             rows = [rows_of(one, self.intake.stacks, 0.0, 0) for one in opened]
             look = _with_sums(look, profiles, rows)
+        self._learn_lives(look)
         with self._lock:
             memory_bytes = memory_of(look)
             chosen = extra or Extra()
@@ -162,6 +166,22 @@ class SqlStore:
         )
         self.intake.submit(Decoding(record, tuple(rows)))
         return True
+
+    def _learn_lives(self, look: Look) -> None:
+        """Where other servers write into the store too, a life that is new to this one may not be.
+
+        Without an answer it is taken for new. What has come in only seconds ago is not seen.
+        """
+        if self.engine.is_embedded:
+            return
+        with self._lock:
+            if self._tracker.fits(thin(look)):
+                return
+        with contextlib.suppress(StoreError):
+            since_ms = self._now_ms() - _LIFE_SILENT_MS
+            states = _running(self.engine, since_ms, look.service, look.instance)
+            with self._lock:
+                self._tracker.learn(thin(look), reversed(states))
 
     def add(self, look: Look) -> None:
         """Take in one look, with its heaps and counts as profiles; see `series.Store`."""
@@ -246,13 +266,17 @@ def open_store(
         raise
 
 
-def _running(engine: Engine, now_ms: int) -> list[LifeState]:
+def _running(
+    engine: Engine, since_ms: int, service: str = "", instance: str = ""
+) -> list[LifeState]:
+    """The lives that go on, of one instance or of all, those seen last at the end."""
+    of_one = " AND service = {service:String} AND instance = {instance:String}" if service else ""
     rows = engine.query(
         "SELECT life, service, instance, toUnixTimestamp64Milli(start),"
         " toUnixTimestamp64Milli(seen), end, release, language, (pid, limit_bytes, memory_bytes)"
         " FROM lives FINAL WHERE end = 'running'"
-        " AND seen >= fromUnixTimestamp64Milli({since:Int64}) ORDER BY seen",
-        {"since": now_ms - 24 * 3_600_000},
+        f" AND seen >= fromUnixTimestamp64Milli({{since:Int64}}){of_one} ORDER BY seen",
+        {"since": since_ms, "service": service, "instance": instance},
     )
     return [LifeState(*names, *_unknown_as_none(*numbers)) for *names, numbers in rows]
 

@@ -53,6 +53,7 @@ def write_targets(engine: Engine, targets: Sequence[TargetRow]) -> None:
             floats(row.duration_s for row in targets),
             times(row.last_unix_s for row in targets),
             times(row.last_good_unix_s or 0.0 for row in targets),
+            texts(row.server for row in targets),
         ],
     )
 

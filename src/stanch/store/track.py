@@ -18,6 +18,8 @@ REFRESH_S = 60.0
 """A row of the table of lives is written at least so often while the life goes on."""
 ROLLED_EVERY_S = 300.0
 """So often a heap, and counts, of a life are kept in the coarse table too."""
+_SURE_FOR_MS = 120_000
+"""After so long without a look another server may have seen a new life with the same pid."""
 _FORGET_MS = 24 * 3_600_000
 
 
@@ -57,12 +59,28 @@ class Tracker:
         """running: the lives that a store knows of."""
         self._known: dict[tuple[str, str], _Known] = {}
         for state in running:
-            age_s = (state.seen_ms - state.start_ms) / 1000
-            process = ProcessLook(pid=state.pid, age_s=age_s)
-            look = Look(state.service, state.instance, 0.0, 0.0, state.language, (process,))
-            self._known[state.service, state.instance] = _Known(
-                state, look, state.seen_ms, {}, (None, state.memory_bytes)
-            )
+            self._known[state.service, state.instance] = _remembered(state)
+
+    def fits(self, look: Look) -> bool:
+        """Whether a look is of the life that is known of its instance, from a short while ago."""
+        known = self._known.get((look.service, look.instance))
+        return (
+            known is not None
+            and is_same_life(known.last, look)
+            and look.unix_s * 1000 - known.state.seen_ms <= _SURE_FOR_MS
+        )
+
+    def learn(self, look: Look, states: Iterable[LifeState]) -> None:
+        """Before a look that does not fit: go on with what a store knows of its instance.
+
+        states: its running lives, which other servers may have begun, the newest first. That of the
+        look is taken, else the newest, which the look will end.
+        """
+        remembered = [_remembered(state) for state in states]
+        same = [known for known in remembered if is_same_life(known.last, look)]
+        key = (look.service, look.instance)
+        if same or (remembered and key not in self._known):
+            self._known[key] = (same or remembered)[0]
 
     def place(self, look: Look, memory_bytes: float | None, kinds: Iterable[str] = ()) -> Moment:
         """The place of a look, which counts as seen. Its heaps are asked for their sums only.
@@ -119,6 +137,14 @@ class Tracker:
         """The running life of an instance."""
         known = self._known.get((service, instance))
         return known.state if known is not None else None
+
+
+def _remembered(state: LifeState) -> _Known:
+    """What a store knows of a life, as if its last look had just been taken."""
+    age_s = (state.seen_ms - state.start_ms) / 1000
+    process = ProcessLook(pid=state.pid, age_s=age_s)
+    look = Look(state.service, state.instance, 0.0, 0.0, state.language, (process,))
+    return _Known(state, look, state.seen_ms, {}, (None, state.memory_bytes))
 
 
 def _begin(look: Look, unix_ms: int) -> _Known:

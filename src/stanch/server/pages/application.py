@@ -31,6 +31,7 @@ from stanch.deaths.telling import cause_text
 from stanch.detect import finding_facts, finding_title, size_text, time_text
 from stanch.server.audit import AuditLog
 from stanch.server.configuration import ServerConfiguration
+from stanch.server.division import Division
 from stanch.server.ingest import BodyError, ingest_routes, read_body
 from stanch.server.ledger import finding_of
 from stanch.server.limits import Buckets
@@ -78,11 +79,13 @@ def make_application(
     tokens: Tokens | None,
     lifespan: Lifespan | None = None,
     wall: Callable[[], float] = time.time,
+    division: Division | None = None,
 ) -> Starlette:
-    """The ASGI application. tokens: None when none is asked for."""
+    """The ASGI application. tokens: None when none is asked for. division: where several servers
+    may share the store."""
     audit, counters = AuditLog(configuration.data, wall), Counters()
     tenants = Tenants(configuration.service_rate, configuration.sender_services, audit, counters)
-    pages = _Pages(store, configuration, tokens, audit, counters, wall)
+    pages = _Pages(store, configuration, tokens, audit, counters, wall, division)
     sources = Sources(configuration.source)
     explorer = Explorer(store.history, sources, wall)
     routes: list[BaseRoute] = [
@@ -131,8 +134,10 @@ class _Pages:
         audit: AuditLog,
         counters: Counters,
         wall: Callable[[], float],
+        division: Division | None,
     ) -> None:
         self._store = store
+        self._division = division or Division(store)
         self._history: History = store.history
         self._configuration = configuration
         self._tokens = tokens
@@ -234,7 +239,9 @@ class _Pages:
 
     def targets(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The health of every target."""
-        return "targets.html", {"rows": self._history.targets()}
+        rows = self._history.targets()
+        owners = self._division.owners({row.service for row in rows})
+        return "targets.html", {"rows": rows, "owners": owners}
 
     def settings(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The settings as they were read, and how the store is."""
@@ -242,6 +249,8 @@ class _Pages:
             "one": self._configuration,
             "storage": self._history.storage(),
             "own": SERVICE,
+            "sharing": self._division.standing(),
+            "owned": len(self._division.owned),
         }
         return "settings.html", values
 
@@ -290,7 +299,7 @@ class _Pages:
         """What Prometheus asks for."""
         try:
             text = await run_in_threadpool(
-                exposition, self._history, self._counters, self._started_unix
+                exposition, self._history, self._counters, self._started_unix, self._division
             )
         except StoreError as error:
             return PlainTextResponse(f"{error}\n", 503)
