@@ -213,6 +213,9 @@ def test_deaths(store: SqlStore) -> None:
     assert store.history.death(row.death) == death
     assert store.history.death_profile(row.death) == b"profile"
     assert store.history.death_profile(other.death) is None
+    assert store.history.has_death_profile(row)
+    assert not store.history.has_death_profile(other)
+    assert not store.history.has_death_profile(replace(row, death="0000000000000001"))
     assert len(store.history.deaths(HOUR)) == 2
     assert store.history.deaths(HOUR, "shop", "shop-2") == ()
     assert store.history.deaths(TimeRange(NOW - 50, NOW)) == ()

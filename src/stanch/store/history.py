@@ -256,6 +256,9 @@ class History(Protocol):
     def death_profile(self, death: str) -> bytes | None:
         """What it held at the end, pprof; None when that is not known, or no longer kept."""
 
+    def has_death_profile(self, row: DeathRow) -> bool:
+        """Whether `death_profile` has an answer; costs next to nothing, whatever its size."""
+
     def findings(
         self, service: str = "", status: FindingStatus | None = None, most: int = 200
     ) -> tuple[FindingRow, ...]:

@@ -85,6 +85,16 @@ def read_death_profile(engine: Engine, death: int) -> bytes | None:
     return base64.b64decode(rows[0][0]) if rows else None
 
 
+def has_death_profile(engine: Engine, service: str, death: int) -> bool:
+    """Whether `read_death_profile` has an answer, without reading it. Raises StoreError."""
+    rows = engine.query(
+        "SELECT 1 FROM death_profiles"
+        " WHERE service = {service:String} AND death = {death:UInt64} LIMIT 1",
+        {"service": service, "death": death},
+    )
+    return bool(rows)
+
+
 def _row(row: tuple[Any, ...]) -> DeathRow:
     document: Mapping[str, Any] = json.loads(row[5])
     return DeathRow(life_name(row[0]), row[1], row[2], row[3], row[4] / 1000, document)

@@ -25,7 +25,12 @@ from stanch.store.history import (
 )
 from stanch.store.schema import DATABASE
 from stanch.store.series import Births, Floats
-from stanch.store.sqldeaths import read_death, read_death_profile, read_deaths
+from stanch.store.sqldeaths import (
+    has_death_profile,
+    read_death,
+    read_death_profile,
+    read_deaths,
+)
 from stanch.store.sqlprofiles import (
     ProfileReader,
     life_name,
@@ -177,6 +182,10 @@ class SqlHistory:
     def death_profile(self, death: str) -> bytes | None:
         """What it held at the end, pprof; None when that is not known, or no longer kept."""
         return read_death_profile(self._engine, number_of(death))
+
+    def has_death_profile(self, row: DeathRow) -> bool:
+        """Whether it is known what it held, and still kept."""
+        return has_death_profile(self._engine, row.service, number_of(row.death))
 
     def findings(
         self, service: str = "", status: FindingStatus | None = None, most: int = 200

@@ -38,7 +38,7 @@ class DeathPage:
         if row is None:
             raise NotFoundError("There is no record of this death.")
         death = death_of(row)
-        has_profile = self._history.death_profile(name) is not None
+        has_profile = self._history.has_death_profile(row)
         values = {
             "name": name,
             "death": death,
