@@ -286,13 +286,14 @@ def test_a_process_that_two_servers_hear_of_has_one_life(urls: str, tmp_path: Pa
     """What one server has begun the other goes on with, also when it has known an older life."""
     bounds = IntakeBounds(seconds=0.1)
     now_s = time.time()
+    began_ago_s = {1: 1000, 2: 400}
     with (
         open_store(urls, tmp_path / "one", bounds=bounds) as one,
         open_store(urls, tmp_path / "two", bounds=bounds) as two,
     ):
 
         def take(store: SqlStore, ago_s: float, pid: int, size: int) -> None:
-            process = replace(PROCESS, pid=pid, age_s=1000 - ago_s)
+            process = replace(PROCESS, pid=pid, age_s=began_ago_s[pid] - ago_s)
             seen = look(1.0, process, service="twice", instance="i", unix_s=now_s - ago_s)
             store.take(seen, [Taken("heap", heap_bytes({"a": size}))])
             store.flush()
