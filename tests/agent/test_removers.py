@@ -1,14 +1,15 @@
 """Whether code takes anything out of a container, as its bytecode tells on each interpreter."""
 
+import asyncio
 import functools
 import sys
 from collections import deque
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, ClassVar
 
 import pytest
 
-from stanch.agent.removers import removed_from, taken_out
+from stanch.agent.removers import NOTHING, Uses, uses_in, uses_of
 
 
 def codes_of(source: str) -> list[CodeType]:
@@ -59,15 +60,96 @@ OPEN = [
 )
 def test_what_a_function_does_to_a_container(source: str, expected: bool | None) -> None:
     """Adding and reading keep, any removal takes, handing it on says nothing."""
-    assert taken_out("SESSIONS", codes_of(source)) is expected
+    assert uses_in("SESSIONS", codes_of(source)).removed is expected
 
 
 def test_one_removal_anywhere_decides_and_nothing_says_nothing() -> None:
     """A function that keeps and one that takes: it is taken out of; unnamed, nobody can tell."""
     both = codes_of(KEEPS[0]) + codes_of(OPEN[0]) + codes_of(TAKES[0])
-    assert taken_out("SESSIONS", both) is True
-    assert taken_out("SESSIONS", codes_of(KEEPS[0]) + codes_of(OPEN[0])) is None
-    assert taken_out("OTHER", codes_of(KEEPS[0])) is None
+    assert uses_in("SESSIONS", both).removed is True
+    assert uses_in("SESSIONS", codes_of(KEEPS[0]) + codes_of(OPEN[0])).removed is None
+    assert uses_in("OTHER", codes_of(KEEPS[0])) == NOTHING
+
+
+def made(source: str, name: str = "f", **more: Any) -> FunctionType:
+    """A function of a source text, with names for it to use."""
+    space: dict[str, Any] = {"SESSIONS": {}} | more
+    exec(compile(source, "app.py", "exec"), space)
+    function = space[name]
+    assert isinstance(function, FunctionType)
+    return function
+
+
+REMOVALS = {
+    "called": "def f(k): SESSIONS.pop(k, None)",
+    "swept": "def f(k):\n for old in list(SESSIONS):\n  if old < 0: del SESSIONS[old]",
+    "attribute": "def f(k): SHELF.rows.discard(k)",
+}
+
+
+@pytest.mark.parametrize("source", REMOVALS.values(), ids=list(REMOVALS))
+def test_code_that_would_take_out_is_known_to_have_run_or_not(source: str) -> None:
+    """Before its first run it has not; after eight it has, whether or not anything was there."""
+
+    class Shelf:
+        rows: ClassVar[set[int]] = set()
+
+    function = made(source, SHELF=Shelf)
+    name = "rows" if "rows" in source else "SESSIONS"
+    assert uses_in(name, [function.__code__]) == Uses(True, False)
+    for number in range(8):
+        function(number)
+    assert uses_in(name, [function.__code__]) == Uses(True, True)
+
+
+def test_one_removal_that_has_run_is_enough() -> None:
+    """Of two functions that would take out, one has run: it is tended."""
+    idle, busy = made(REMOVALS["called"]), made(REMOVALS["swept"])
+    for number in range(8):
+        busy(number)
+    assert uses_in("SESSIONS", [idle.__code__, busy.__code__]) == Uses(True, True)
+    assert uses_in("SESSIONS", [idle.__code__]) == Uses(True, False)
+
+
+def test_what_waits_to_go_on_has_run() -> None:
+    """The loop of a sweeper that sleeps for an hour runs, though it has begun only once."""
+    source = "async def f(wait):\n while True:\n  await wait()\n  SESSIONS.clear()"
+    sweeping = made(source)
+    code = sweeping.__code__
+    assert uses_in("SESSIONS", [code]) == Uses(True, False)
+    assert uses_in("SESSIONS", [code], running=[code]) == Uses(True, True)
+
+    async def beside() -> Uses:
+        task = asyncio.create_task(sweeping(asyncio.Event().wait))
+        await asyncio.sleep(0)
+        found = uses_of("shop/sweep.py module global SESSIONS", lambda file: False)
+        task.cancel()
+        return found
+
+    assert asyncio.run(beside()) == Uses(True, True)
+
+
+SIZED = [
+    "def f(v):\n if len(SESSIONS) < 40: SESSIONS.append(v)",
+    "def f(v, most):\n SESSIONS.append(v)\n if most <= len(SESSIONS): stop()",
+    "class A:\n def f(self, v):\n  if len(self.SESSIONS) > self.n: return\n  self.SESSIONS.add(v)",
+    "def f(v):\n size = len(SESSIONS)\n note(v)\n if size > 100: warn(size)",
+]  # fmt: skip
+NOT_SIZED = [
+    "def f(v):\n if len(SESSIONS) > 0: SESSIONS.append(v)",
+    "def f(v):\n if not len(SESSIONS): SESSIONS.append(v)",
+    "def f(v):\n gauge(len(SESSIONS))\n if v < 3: SESSIONS.append(v)",
+    "def f(v):\n if len(v) < 40: SESSIONS.append(v)",
+    "def f(v):\n self.size = len(SESSIONS)\n if v == 3: SESSIONS.append(v)",
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [(one, True) for one in SIZED] + [(one, False) for one in NOT_SIZED]
+)
+def test_code_that_keeps_to_a_bound_compares_a_length(source: str, *, expected: bool) -> None:
+    """A comparison with the number of entries may be a bound; whether there are any is none."""
+    assert uses_in("SESSIONS", codes_of(source)).sized is expected
 
 
 def module_of(name: str, source: str, **more: Any) -> ModuleType:
@@ -104,14 +186,14 @@ def test_the_modules_of_the_application_are_looked_through(monkeypatch: pytest.M
     def is_own(file: str) -> bool:
         return file.startswith("/srv/shop/")
 
-    assert removed_from("shop/shop.py module global SESSIONS", is_own) is False
-    assert removed_from("shop/shop.py module global TOKENS", is_own) is True
-    assert removed_from("shop/shop.py module global PAGES", is_own) is False
-    assert removed_from("ShopShelf.rows", is_own) is False
-    assert removed_from("ShopShelf.seen", is_own) is True
-    assert removed_from("class attribute ShopShelf.rows", is_own) is False
-    assert removed_from("default argument of remember", is_own) is None
-    assert removed_from("local rows of running job (a.py:3)", is_own) is None
+    assert uses_of("shop/shop.py module global SESSIONS", is_own).removed is False
+    assert uses_of("shop/shop.py module global TOKENS", is_own).removed is True
+    assert uses_of("shop/shop.py module global PAGES", is_own).removed is False
+    assert uses_of("ShopShelf.rows", is_own).removed is False
+    assert uses_of("ShopShelf.seen", is_own).removed is True
+    assert uses_of("class attribute ShopShelf.rows", is_own).removed is False
+    assert uses_of("default argument of remember", is_own).removed is None
+    assert uses_of("local rows of running job (a.py:3)", is_own).removed is None
 
 
 def test_a_container_of_the_standard_library_is_looked_at_there() -> None:
@@ -119,4 +201,4 @@ def test_a_container_of_the_standard_library_is_looked_at_there() -> None:
     import queue
 
     assert isinstance(queue.Queue().queue, deque)
-    assert removed_from("Queue.queue", lambda file: False) is True
+    assert uses_of("Queue.queue", lambda file: False).removed is True

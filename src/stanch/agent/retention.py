@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stanch import sampler
-from stanch.agent.removers import removed_from
+from stanch.agent.removers import uses_of
 from stanch.agent.tasks import passing_queues
 from stanch.sampler import TableImage
 from stanch.sampler.holders import Reference, merge_paths
@@ -261,7 +261,9 @@ def _holders(tree: Reference, growth: _Growth) -> list[dict[str, Any]]:
             through = {"samples": reference.samples, "bytes": round(reference.bytes)}
             one = {"name": named, "type": reference.type, **facts, **through}
             if reference.text and facts.get("bound") is None and looked < MAX_CODE_LOOKS:
-                one["removed_from"] = removed_from(reference.text, _is_own)
+                uses = uses_of(reference.text, _is_own)
+                one["removed_from"], one["removal_ran"] = uses.removed, uses.ran
+                one["length_compared"] = uses.sized
                 looked += 1
             found.append(one)
         waiting += [(each, each.text or named) for each in reference.heaviest_first()]
