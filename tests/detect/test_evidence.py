@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stanch.detect import Holder, Place, ServiceVerdict, holder_of, judge_service
-from stanch.store import Counts, LifeSeries, ServiceSeries
+from stanch.store import Counts, Frame, LifeSeries, ServiceSeries
 from stanch.store.series import Floats
 from tests.detect.lives import LEAK, MIB, TIME, frame, leaking, life
 
@@ -48,6 +48,8 @@ def stage(verdict: ServiceVerdict) -> str:
         ("unbounded", 0.24, "confirmed"),
         ("never emptied", 0.15, "suspect"),
         ("never emptied", 0.19, "confirmed"),
+        ("not emptied", 0.15, "suspect"),
+        ("not emptied", 0.19, "confirmed"),
         ("emptied", 0.28, "probable"),
         ("emptied", 0.32, "confirmed"),
         ("maybe bounded", 0.30, "probable"),
@@ -63,6 +65,39 @@ def test_what_holds_the_memory_lowers_what_is_asked(
     """The less a container can let go, the earlier a leak is confirmed."""
     verdict = judged(growing(taken), holder=Holder(behaviour, "app.py module global SESSIONS"))
     assert stage(verdict) == expected
+
+
+MIDDLEWARE = frame("StanchWSGI.__call__", "/venv/site-packages/stanch/agent/middleware.py")
+LOOP = frame("Handle._run", "/usr/lib/python3.11/asyncio/events.py")
+
+
+def asked_for(taken: float, *above: Frame, slowing: float = 1.0) -> LifeSeries:
+    """A life whose growth is allocated beneath these frames; its last third has so much less."""
+    stack, grown = (*LEAK, *above), 48.5 * MIB
+    pace = np.where(TIME > 33, slowing, 1.0)
+    level = np.cumsum(pace) * 2.5 * MIB
+    births = {stack: np.array([5.0] * 6 + [5 * slowing] * 4) * MIB}
+    limit = 50 * MIB + grown / taken
+    return life(TIME, 50 * MIB + level, {stack: level}, births=births, limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "above", "slowing", "expected"),
+    [
+        ("never emptied", (MIDDLEWARE,), 1.0, "confirmed"),
+        ("never emptied", (MIDDLEWARE,), 0.87, "suspect"),
+        ("never emptied", (), 1.0, "suspect"),
+        ("never emptied", (LOOP, MIDDLEWARE), 1.0, "suspect"),
+        ("not emptied", (MIDDLEWARE,), 1.0, "suspect"),
+        ("unbounded", (MIDDLEWARE,), 1.0, "suspect"),
+    ],
+)
+def test_what_requests_put_where_nothing_takes_out_is_confirmed_early(
+    behaviour: Any, above: tuple[Frame, ...], slowing: float, expected: str
+) -> None:
+    """At a tenth of the room, when it does not slow at all and no other work allocates it."""
+    holder = Holder(behaviour, "app.py module global SESSIONS")
+    assert stage(judged(asked_for(0.11, *above, slowing=slowing), holder=holder)) == expected
 
 
 def test_a_container_on_its_way_to_a_bound_is_not_accused() -> None:
@@ -117,6 +152,8 @@ def test_a_suspect_is_worth_one_search_until_it_has_doubled() -> None:
 
 DICT = {"name": "a.py module global SESSIONS", "type": "dict", "length": 9, "bytes": 90}
 
+TAKEN: dict[str, Any] = {"growth_per_second": 2.0, "removed_from": True}
+
 
 @pytest.mark.parametrize(
     ("holders", "paths", "behaviour"),
@@ -130,6 +167,11 @@ DICT = {"name": "a.py module global SESSIONS", "type": "dict", "length": 9, "byt
          "maybe bounded"),
         ([DICT | {"growth_per_second": 2.0, "removed_from": True}], [], "emptied"),
         ([DICT | {"growth_per_second": 2.0, "removed_from": False}], [], "never emptied"),
+        ([DICT | TAKEN | {"removal_ran": True}], [], "emptied"),
+        ([DICT | TAKEN | {"removal_ran": None}], [], "emptied"),
+        ([DICT | TAKEN | {"removal_ran": False}], [], "not emptied"),
+        ([DICT | TAKEN | {"removal_ran": False, "length_compared": True}], [], "maybe bounded"),
+        ([DICT | TAKEN | {"removed_from": False, "length_compared": True}], [], "maybe bounded"),
         ([DICT | {"type": "functools.lru_cache", "growth_per_second": 2.0}], [], "endless"),
         ([DICT | {"name": "local rows of running job (a.py:3)", "growth_per_second": 9.0}], [],
          "passing"),

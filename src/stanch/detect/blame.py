@@ -68,6 +68,24 @@ def taken_by(stack: Stack) -> Frame | None:
     return next((frame for frame in native if not _C_RUNTIME.search(frame.file)), stack[0])
 
 
+@lru_cache(maxsize=65_536)
+def _serves_request(frame: Frame) -> bool:
+    return frame.file.endswith("stanch/agent/middleware.py")
+
+
+def is_in_request(stack: Stack) -> bool:
+    """Whether the agent's middleware for requests is on this stack, above what is blamed.
+
+    Work that a request has handed to a thread or a task of its own is not in it.
+    """
+    for frame in stack:
+        if is_dispatch(frame):
+            return False
+        if _serves_request(frame):
+            return True
+    return False
+
+
 def function_name(frame: Frame) -> str:
     """The function of a frame; a comprehension is its function's own code, as from 3.12 on."""
     return _COMPREHENSION.sub("", frame.function)

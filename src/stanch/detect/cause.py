@@ -48,7 +48,7 @@ class Cause:
     places: all functions that were joined into this one. repeats: an earlier life died of it.
     taken_by: the native function that took most of it, when most of it is native memory.
     holder: what a retention search found to hold it, None when nobody looked. earlier: how it
-    relates to earlier lives.
+    relates to earlier lives. in_requests: whether requests allocate next to all of it.
     """
 
     kind: Kind
@@ -67,6 +67,7 @@ class Cause:
     taken_by: Frame | None = None
     holder: Holder | None = None
     earlier: Earlier = Earlier("untold")
+    in_requests: bool = False
 
     @property
     def is_count(self) -> bool:

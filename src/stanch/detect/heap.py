@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stanch.detect.blame import is_in_request
 from stanch.detect.cause import Cause, shape_of
 from stanch.detect.finding import Kind
 from stanch.detect.groups import Group, Place, flow_beneath, group_by_place, main_line, main_native
@@ -18,6 +19,9 @@ it is known by its few large blocks, and its level tells."""
 
 _TRIFLE = 0.25
 """All stacks that are left out hold at most this share of what is judged at all."""
+
+_NEXT_TO_ALL = 0.95
+"""Of the growth that requests allocate; the rest may be of a start-up before the first of them."""
 
 _BENEATH = 0.9
 _OWN_PART = 0.15
@@ -127,7 +131,14 @@ def _cause(
         shape=shape,
         bound=bound,
         taken_by=native,
+        in_requests=_in_requests(life, group, by_row),
     )
+
+
+def _in_requests(life: LifeSeries, group: Group, by_row: Floats) -> bool:
+    asked = [row for row in group.rows if is_in_request(life.stacks[row])]
+    total = float(by_row[group.rows].sum())
+    return total > 0 and float(by_row[asked].sum()) >= _NEXT_TO_ALL * total
 
 
 def _kind(growth: Growth, shape: str, *, is_native: bool) -> Kind:
@@ -212,6 +223,7 @@ def _join(
                 shape=whole.shape,
                 bound=bound,
                 taken_by=whole.taken_by,
+                in_requests=whole.in_requests,
             )
         )
     return joined

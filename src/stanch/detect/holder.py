@@ -13,6 +13,7 @@ from stanch.detect.groups import Place
 Behaviour: TypeAlias = Literal[
     "unbounded",
     "never emptied",
+    "not emptied",
     "endless",
     "emptied",
     "maybe bounded",
@@ -22,11 +23,12 @@ Behaviour: TypeAlias = Literal[
     "unknown",
 ]
 """unbounded: a container that tells no bound, and grows. never emptied: likewise, and no code of
-the program takes anything out. endless: one that by its kind never drops anything. emptied: one
-that some code takes entries out of; they may yet expire. maybe bounded: of a kind that hand-written
-caches are made of. bounded: at its bound or on the way to it. lost: no Python object holds it, a
-missing decref or a cycle nobody collects. passing: a running function holds it, and may let go when
-it returns. unknown: the answer does not say."""
+the program takes anything out. not emptied: some would, but has not run so far. endless: one that
+by its kind never drops anything. emptied: one that some code takes entries out of; they may yet
+expire. maybe bounded: of a kind that hand-written caches are made of, or one whose length some code
+compares with something. bounded: at its bound or on the way to it. lost: no Python object holds it,
+a missing decref or a cycle nobody collects. passing: a running function holds it, and may let go
+when it returns. unknown: the answer does not say."""
 
 _LOST = ("not reachable from any Python object", "reference held only from C", "uncollectable")
 _HALF = 0.5
@@ -115,7 +117,7 @@ def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
             passing = one
             continue
         if (_number(one.get("growth_per_second")) or 0.0) > 0:
-            return _holder(one, _unbounded(name, kind, one.get("removed_from")), grown_bytes)
+            return _holder(one, _unbounded(name, kind, one), grown_bytes)
     paths = answer.get("paths")
     for path in paths if isinstance(paths, list) else []:
         if not isinstance(path, Mapping) or (_number(path.get("bytes")) or 0.0) < _HALF * whole:
@@ -128,15 +130,20 @@ def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
     return Holder("unknown", at_bytes=grown_bytes)
 
 
-def _unbounded(name: str, kind: str, removed_from: object) -> Behaviour:
+def _unbounded(name: str, kind: str, told: Mapping[str, Any]) -> Behaviour:
     """What a container without a bound is that grows."""
     if _ENDLESS in kind or _ENDLESS in name:
         return "endless"
-    if any(each in kind for each in _MAYBE_BOUNDED):
+    if any(each in kind for each in _MAYBE_BOUNDED) or told.get("length_compared") is True:
         return "maybe bounded"
-    if removed_from is True:
-        return "emptied"
-    return "never emptied" if removed_from is False else "unbounded"
+    match told.get("removed_from"), told.get("removal_ran"):
+        case (True, False):
+            return "not emptied"
+        case (True, _):
+            return "emptied"
+        case (False, _):
+            return "never emptied"
+    return "unbounded"
 
 
 def _holder(one: Mapping[str, Any], behaviour: Behaviour, grown_bytes: float) -> Holder:

@@ -38,8 +38,11 @@ class Settings:
     held: likewise, when a retention search found a container without a bound to keep it.
     emptied: likewise, when some code takes entries out of it, but has not begun to: more than most
     tables hold whose entries expire. never_emptied: likewise, when no code of the program takes
-    anything out; it may yet be a table that is loaded once. held_for_good: likewise, when what
-    keeps it never lets go: a cache that was made without a bound, or a reference that nobody has.
+    anything out, or none that would has run; it may yet be a table that is loaded once. asked_for:
+    likewise, when no code takes anything out, requests allocate all of it and it is `straight`:
+    what is loaded once is loaded by no request, and a memory of what was asked for slows as it is
+    asked for again. held_for_good: likewise, when what keeps it never lets go: a cache that was
+    made without a bound, or a reference that nobody has.
     changed: likewise, when it is new or steeper than in earlier lives.
     inspected: from this share of the room on a suspect is worth a retention search.
     overhead: bytes of memory per byte of sampled live heap, at most (allocator, rounding).
@@ -73,6 +76,7 @@ class Settings:
     held: float = 0.2
     emptied: float = 0.3
     never_emptied: float = 0.18
+    asked_for: float = 0.09
     held_for_good: float = 0.08
     changed: float = 0.2
     inspected: float = 0.04

@@ -142,7 +142,9 @@ def needed_share(
     match cause.holder.behaviour if cause.holder is not None else "unknown":
         case "endless" | "lost":
             return settings.held_for_good
-        case "never emptied" if is_even:
+        case "never emptied" if is_even and cause.in_requests and straight >= settings.straight:
+            return settings.asked_for
+        case "never emptied" | "not emptied" if is_even:
             return min(needed, settings.never_emptied)
         case "unbounded" if is_even:
             return min(needed, settings.held)

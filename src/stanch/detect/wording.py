@@ -74,9 +74,13 @@ def _holder_sentences(cause: Cause) -> list[str]:
     if holder.behaviour in ("emptied", "maybe bounded"):
         return [f"{holder.name} ({size}) holds it; what it keeps may yet be taken out or expire."]
     pace = f" and gains {holder.per_second:.3g} per s" if holder.per_second else ""
+    held = f"{holder.name} ({size}) holds it{pace}"
     if holder.behaviour == "never emptied":
-        return [f"{holder.name} ({size}) holds it{pace}; no code takes anything out of it."]
-    return [f"{holder.name} ({size}) holds it{pace}; no bound of it is known."]
+        asked = ", and requests put it in" if cause.in_requests else ""
+        return [f"{held}; no code takes anything out of it{asked}."]
+    if holder.behaviour == "not emptied":
+        return [f"{held}; the code that would take anything out of it has not run."]
+    return [f"{held}; no bound of it is known."]
 
 
 def _earlier_sentences(cause: Cause) -> list[str]:

@@ -22,13 +22,22 @@ at most 96 of such widths, so it sees what it would see of bands of 5 s."""
 _LOST = "not reachable from any Python object: native reference"
 
 
-def stack_of(site: str) -> Stack:
-    """The stack of a site: a library leaf, the site's own function, a handler above."""
-    return (
+_PACKAGES = "/venv/lib/python3.11/site-packages"
+
+
+def stack_of(site: str, *, in_requests: bool = True) -> Stack:
+    """The stack of a site: a library leaf, the site's own function, and who called it."""
+    own = (
         Frame("JSONDecoder.raw_decode", "/usr/lib/python3.11/json/decoder.py", 353),
         Frame(site, f"/srv/app/{site}.py", 41),
+    )
+    if not in_requests:
+        return (*own, Frame("work", "/srv/app/background.py", 30))
+    return (
+        *own,
         Frame("handle", "/srv/app/handlers.py", 12),
-        Frame("Flask.dispatch_request", "/venv/lib/python3.11/site-packages/flask/app.py", 902),
+        Frame("Flask.dispatch_request", f"{_PACKAGES}/flask/app.py", 902),
+        Frame("StanchWSGI.__call__", f"{_PACKAGES}/stanch/agent/middleware.py", 89),
     )
 
 
@@ -155,7 +164,9 @@ class Process:
                 kind = "OrderedDict" if opaque and site.true_bytes > 0 else "dict"
                 bound = None if opaque else site.bound
                 name = f"app/{site.name}.py module global TABLE"
+                ran = self.now_s >= site.removal_runs_s if site.emptied else None
                 seen = {"bound": bound, "removed_from": site.emptied}
+                seen |= {"removal_ran": ran, "length_compared": site.sized}
                 answer["holders"] = [held | {"name": name, "type": kind} | seen]
         for one in answer["holders"]:
             one["growth_per_second"] = site.growing(self.now_s, self.load(self.now_s))
@@ -182,7 +193,7 @@ class Process:
             filled = np.flatnonzero(sums)
             births = tuple(zip((filled * width_s).tolist(), sums[filled].tolist(), strict=True))
         return StackHeap(
-            stack=stack_of(site.name),
+            stack=stack_of(site.name, in_requests=site.in_requests),
             allocated_bytes=site.allocated,
             live_bytes=live,
             live_objects=live / site.object_bytes,

@@ -105,7 +105,11 @@ class _Frame:
         ]
         return Process(
             rng=rng,
-            sites=[WarmUp("load_modules", total=self.modules, over_s=20.0), *churn, *sites],
+            sites=[
+                WarmUp("load_modules", total=self.modules, over_s=20.0, in_requests=False),
+                *churn,
+                *sites,
+            ],
             load=load or constant(rate),
             limit_bytes=self.limit,
             base_bytes=self.base,
@@ -179,6 +183,7 @@ def leaking_service(
     history: History = ("none", "clean", "died")[int(rng.integers(3))]
     kept: Kept = ("table", "table", "table", "lru_cache", "lost")[int(rng.integers(5))]
     emptied = _emptied(rng, spec.leaks_emptied)
+    code = _code_around(rng, spec)
     load, makes, onset_s = constant(frame.load), list[Make](), 0.0
     causes, allocating = {"remember"}, set[str]()
     classes = {"leak"}
@@ -229,6 +234,8 @@ def leaking_service(
 
     def build(life_rng: np.random.Generator, leaks: bool) -> Process:
         sites = [make() for make in makes] if leaks else []
+        for site in sites:
+            site.removal_runs_s, site.sized, site.in_requests = code
         beside = options.get("beside")
         if callable(beside):
             sites.append(beside())
@@ -257,6 +264,15 @@ def leaking_service(
     return Service(truth, build, past, 4 * life_s, every_s)
 
 
+def _code_around(rng: np.random.Generator, spec: Spec) -> tuple[float, bool, bool]:
+    """Of a table that leaks: when its removal first runs, whether it is sized, and in requests."""
+    # Drawn beside the other draws, which stay what they were before there was this one.
+    facts = rng.spawn(1)[0]
+    never = facts.random() < spec.leaks_never_emptied
+    sized = facts.random() < spec.leaks_sized
+    return math.inf if never else 0.0, sized, facts.random() < spec.leaks_in_requests
+
+
 def _emptied(rng: np.random.Generator, odds: tuple[float, float]) -> bool | None:
     """What a search says of the code around a table: the odds of True and of None."""
     drawn = rng.random()
@@ -273,6 +289,7 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
     tasks: Callable[[float], float] | None = None
     classes: set[str] = {"filling cache", "warm-up"}
     new: Make | None = None
+    facts = rng.spawn(1)[0]
     match kind:
         case "new cache":
             new = _cache(rng, frame.load, rng.uniform(0.05, 0.33) * room, fill_s, "sequential")
@@ -285,11 +302,19 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             size = rng.uniform(0.05, 0.33) * room
             each = size / frame.load / fill_s
             emptied = _emptied(rng, spec.tables_emptied)
+            swept_s = fill_s * facts.uniform(0.1, 1.0) if facts.random() < spec.swept_late else 0.0
             makes = [
                 lambda: Expiring(
-                    "remember_token", per_request=each, lives_s=fill_s, emptied=emptied
+                    "remember_token",
+                    per_request=each,
+                    lives_s=fill_s,
+                    emptied=emptied,
+                    removal_runs_s=swept_s,
                 )
             ]
+        case "memo":
+            total = rng.uniform(0.05, 0.4) * room
+            makes = [lambda: WarmUp("look_up", total=total, over_s=fill_s, emptied=False)]
         case "warm-up":
             total, classes = rng.uniform(0.1, 0.4) * room, {"warm-up"}
             makes = [lambda: WarmUp("load_index", total=total, over_s=fill_s)]
@@ -299,9 +324,15 @@ def healthy_service(kind: HealthyKind, rng: np.random.Generator, spec: Spec) -> 
             makes.append(_cache(rng, frame.load, 0.2 * room, fill_s, "uniform"))
         case "linear loading":
             total = rng.uniform(0.05, 0.2) * room
+            asks = bool(facts.random() < spec.loads_in_requests)
             makes = [
                 lambda: WarmUp(
-                    "load_index", total=total, over_s=fill_s, saturating=False, emptied=False
+                    "load_index",
+                    total=total,
+                    over_s=fill_s,
+                    saturating=False,
+                    emptied=False,
+                    in_requests=asks,
                 )
             ]
             makes.append(_cache(rng, frame.load, 0.2 * room, fill_s, "sequential"))

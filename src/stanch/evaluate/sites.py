@@ -65,7 +65,9 @@ class Site:
 
     object_bytes: size of one object. kept: how a retention search finds it held, "" when the
     search finds nothing that tells. emptied: whether the search says that some code takes entries
-    out of what holds it, None when it cannot tell.
+    out of what holds it, None when it cannot tell. removal_runs_s: the age at which such code first
+    runs. sized: whether some code compares the length of what holds it. in_requests: whether
+    requests allocate it.
     """
 
     name: str
@@ -75,6 +77,9 @@ class Site:
     true_bytes: float = 0.0
     kept: Kept = ""
     emptied: bool | None = None
+    removal_runs_s: float = 0.0
+    sized: bool = False
+    in_requests: bool = True
 
     def step(self, step: Step) -> None:
         """Advance by one step."""

@@ -21,6 +21,7 @@ HealthyKind: TypeAlias = Literal[
     "new cache",
     "native pool",
     "task ramp",
+    "memo",
 ]
 History: TypeAlias = Literal["none", "clean", "died"]
 
@@ -55,6 +56,11 @@ class Spec:
     leaks_emptied, tables_emptied: odds that the search says some code takes entries out of a table
     that leaks, or of one whose entries expire, and that it cannot tell; else it says none does,
     which of the latter is wrong.
+    leaks_never_emptied: odds that, of such code around a table that leaks, none has run.
+    swept_late: odds that what empties an expiring table first runs after a tenth to the whole of
+    an entry's life.
+    leaks_in_requests, loads_in_requests: odds that requests allocate what leaks; or a table that is
+    loaded once, and evenly. leaks_sized: that some code compares the length of a table that leaks.
     period_bytes: the sampler's mean interval.
     """
 
@@ -70,6 +76,11 @@ class Spec:
     no_bound_told: float = 0.1
     leaks_emptied: tuple[float, float] = (0.35, 0.15)
     tables_emptied: tuple[float, float] = (0.8, 0.17)
+    leaks_never_emptied: float = 0.6
+    swept_late: float = 0.2
+    leaks_in_requests: float = 0.85
+    loads_in_requests: float = 0.15
+    leaks_sized: float = 0.05
     period_bytes: float = 512 * 1024.0
 
     def to_dict(self) -> dict[str, Any]:
