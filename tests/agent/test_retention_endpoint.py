@@ -20,10 +20,12 @@ pytestmark = pytest.mark.skipif(
 
 PATH = "/debug/stanch/retention"
 SHOP = """
-import collections, functools, threading, time
+import collections, functools, queue, threading, time
 sampler.start(interval_bytes=1024, service="shop")
 SESSIONS, RING = {}, collections.deque(maxlen=50)
 CONFIG, LINE = {n: [bytes(2000)] for n in range(60)}, sys._getframe().f_lineno
+INBOX = queue.Queue()
+def enqueue(): INBOX.put(bytes(400))
 class Session:
     def __init__(self, n): self.request = [bytes(500), n]
 @functools.lru_cache(maxsize=100_000)
@@ -37,6 +39,7 @@ def work():
     while True:
         n += 1
         remember(n)
+        enqueue()
         time.sleep(0.002)
 threading.Thread(target=work, daemon=True).start()
 while len(SESSIONS) < 300:
@@ -110,6 +113,15 @@ def test_a_growing_dict_is_told_from_bounded_holders(shop: str) -> None:
     assert heaviest["bytes"] <= answer["bytes"] and answer["samples"] > 10
     assert answer["notes"] == []
     assert not answer["search"]["in_process"] and answer["search"]["pause_ms"] > 0
+
+
+def test_a_queue_that_nobody_reads_is_named_and_told_from_one_that_is_read(shop: str) -> None:
+    """Its deque has the name of the global that leads to it, and `get` has never run here."""
+    answer = why(shop, function="enqueue", seconds=1)
+    (told,) = (one for one in answer["holders"] if one["name"] == "Queue.queue")
+    assert told["root"] == "__main__ module global INBOX"
+    assert (told["removed_from"], told["removal_ran"]) == (True, False)
+    assert told["behaviour"] == "grows without bound" and answer["collector"] == "on"
 
 
 def test_a_type_or_a_line_may_be_asked_for(config_line: tuple[str, str]) -> None:

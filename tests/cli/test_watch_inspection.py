@@ -31,7 +31,7 @@ HOST = """
             price(n)
             time.sleep(0.001)
     threading.Thread(target=work, daemon=True).start()
-    while len(SESSIONS) < 1000: time.sleep(0.01)
+    while 1000 not in SESSIONS: time.sleep(0.01)
     print("ready", flush=True)
     sys.stdin.read()
 """

@@ -48,6 +48,8 @@ def stage(verdict: ServiceVerdict) -> str:
         ("unbounded", 0.24, "confirmed"),
         ("never emptied", 0.15, "suspect"),
         ("never emptied", 0.19, "confirmed"),
+        ("uncollected", 0.15, "suspect"),
+        ("uncollected", 0.19, "confirmed"),
         ("not emptied", 0.15, "suspect"),
         ("not emptied", 0.19, "confirmed"),
         ("emptied", 0.28, "probable"),
@@ -152,6 +154,7 @@ def test_a_suspect_is_worth_one_search_until_it_has_doubled() -> None:
 
 DICT = {"name": "a.py module global SESSIONS", "type": "dict", "length": 9, "bytes": 90}
 
+CYCLE = {"reference": "reference cycle waiting for the collector", "bytes": 95}
 TAKEN: dict[str, Any] = {"growth_per_second": 2.0, "removed_from": True}
 
 
@@ -177,7 +180,7 @@ TAKEN: dict[str, Any] = {"growth_per_second": 2.0, "removed_from": True}
          "passing"),
         ([], [{"reference": "not reachable from any Python object: native", "bytes": 95}], "lost"),
         ([], [{"reference": "uncollectable cycle, in gc.garbage", "bytes": 95}], "lost"),
-        ([], [{"reference": "reference cycle waiting for the collector", "bytes": 95}], "unknown"),
+        ([], [CYCLE], "unknown"),
         ("nonsense", {"no": "list"}, "unknown"),
         ([None, 5, {"bytes": "many"}], [None, 7], "unknown"),
     ],
@@ -186,6 +189,25 @@ def test_answers_of_the_search_are_read(holders: Any, paths: Any, behaviour: str
     """The container through which most of the memory goes decides; nonsense says nothing."""
     answer = {"bytes": 100, "holders": holders, "paths": paths}
     assert holder_of(answer, 5.0).behaviour == behaviour
+
+
+def test_a_cycle_is_held_for_as_long_as_the_collector_is_off() -> None:
+    """The same answer says next to nothing while the collector runs."""
+    answer = {"bytes": 100, "paths": [CYCLE]}
+    assert holder_of(answer | {"collector": "off"}, 1.0).behaviour == "uncollected"
+    assert holder_of(answer | {"collector": "on"}, 1.0).behaviour == "unknown"
+
+
+def test_a_holder_is_named_by_the_global_that_leads_to_it() -> None:
+    """A queue's own deque says less than the name of the queue; without a container a path does."""
+    growing = {"type": "deque", "growth_per_second": 3.0, "bytes": 90}
+    growing["root"] = "a.py module global Q"
+    answer = {"bytes": 100, "holders": [growing | {"name": "Queue.queue"}]}
+    assert holder_of(answer, 1.0).name == "Queue.queue of a.py module global Q"
+    chain = {"reference": "context variable NOW", "bytes": 90, "holds": [{"bytes": 80}]}
+    top = {"reference": "events.py module global loop", "bytes": 95, "holds": [chain]}
+    found = holder_of({"bytes": 100, "paths": [top]}, 1.0)
+    assert (found.behaviour, found.name) == ("unknown", "context variable NOW")
 
 
 def died(release: str) -> LifeSeries:

@@ -5,6 +5,7 @@ values never. One search runs at a time; the sizes of containers at the last loo
 at most MAX_REMEMBERED of them, so that the next look can tell their growth.
 """
 
+import gc
 import os
 import site
 import threading
@@ -31,6 +32,7 @@ HOLDER_SHARE = 0.02
 MAX_CODE_LOOKS = 4
 """Containers of an answer for which all code is looked through, some 10 ms each."""
 _STALE_S = 3600.0
+_GLOBAL = " module global "
 # Not by sysconfig, which would keep half a megabyte of the variables of CPython's build.
 _LIBRARIES = (
     str(Path(threading.__file__).resolve().parent),
@@ -108,6 +110,7 @@ class Retention:
             "bytes": round(tree.bytes),
             "holders": _holders(tree, growth),
             "paths": _branches(tree, tree.bytes, growth),
+            "collector": "on" if gc.isenabled() else "off",
             "notes": _notes(result),
             "search": {
                 "in_process": wanted.in_process,
@@ -249,11 +252,14 @@ def behaviour(length: int, bound: int | None, rate: float | None) -> str | None:
 
 
 def _holders(tree: Reference, growth: _Growth) -> list[dict[str, Any]]:
-    """Return the single containers through which much goes, from the root on; each once."""
+    """Return the single containers through which much goes, from the root on; each once.
+
+    root: the name of the module global that leads to it, where it is not one itself.
+    """
     found, looked = [], 0
-    waiting = [(each, each.text) for each in tree.heaviest_first()]
+    waiting = [(each, each.text, "") for each in tree.heaviest_first()]
     while waiting:
-        reference, named = waiting.pop(0)
+        reference, named, root = waiting.pop(0)
         if reference.bytes < HOLDER_SHARE * tree.bytes:
             continue
         if len(reference.sizes) == 1:
@@ -265,8 +271,11 @@ def _holders(tree: Reference, growth: _Growth) -> list[dict[str, Any]]:
                 one["removed_from"], one["removal_ran"] = uses.removed, uses.ran
                 one["length_compared"] = uses.sized
                 looked += 1
+            if root and root != named:
+                one["root"] = root
             found.append(one)
-        waiting += [(each, each.text or named) for each in reference.heaviest_first()]
+        root = reference.text if _GLOBAL in reference.text else root
+        waiting += [(each, each.text or named, root) for each in reference.heaviest_first()]
     return found[:20]
 
 
@@ -310,8 +319,6 @@ def _branches(reference: Reference, total: float, growth: _Growth) -> list[dict[
 def _notes(result: Search) -> list[str]:
     notes = [text for limit, text in _LIMITS.items() if result.limits & limit]
     if result.garbage:
-        import gc
-
         off = "" if gc.isenabled() else ", and the collector is switched off"
         notes.append(
             f"{result.garbage:,} objects are in reference cycles that wait for the collector{off}"

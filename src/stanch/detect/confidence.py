@@ -39,7 +39,7 @@ def features(cause: Cause) -> tuple[float, ...]:
         _between(math.log(max(beyond, 1e-3)), 0.0, 3.0),
         _between(pace, 0.0, 1.5),
         _between(growth.kept, 0.0, 1.0),
-        float(held in ("unbounded", "never emptied", "not emptied")),
+        float(held in ("unbounded", "never emptied", "not emptied", "uncollected")),
         float(held in ("endless", "lost")),
         float(held in ("emptied", "maybe bounded", "passing")),
         float(held == "bounded"),

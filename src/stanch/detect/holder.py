@@ -14,6 +14,7 @@ Behaviour: TypeAlias = Literal[
     "unbounded",
     "never emptied",
     "not emptied",
+    "uncollected",
     "endless",
     "emptied",
     "maybe bounded",
@@ -23,13 +24,15 @@ Behaviour: TypeAlias = Literal[
     "unknown",
 ]
 """unbounded: a container that tells no bound, and grows. never emptied: likewise, and no code of
-the program takes anything out. not emptied: some would, but has not run so far. endless: one that
-by its kind never drops anything. emptied: one that some code takes entries out of; they may yet
+the program takes anything out. not emptied: some would, but has not run so far. uncollected:
+reference cycles, while the collector is switched off. endless: one that by its kind never drops
+anything. emptied: one that some code takes entries out of; they may yet
 expire. maybe bounded: of a kind that hand-written caches are made of, or one whose length some code
 compares with something. bounded: at its bound or on the way to it. lost: no Python object holds it,
 a missing decref or a cycle nobody collects. passing: a running function holds it, and may let go
 when it returns. unknown: the answer does not say."""
 
+_CYCLE = "reference cycle waiting for the collector"
 _LOST = ("not reachable from any Python object", "reference held only from C", "uncollectable")
 _HALF = 0.5
 _DEEPEST = 32
@@ -86,17 +89,13 @@ def _running(answer: Mapping[str, Any]) -> Iterator[str]:
     least = _HALF * (_number(answer.get("bytes")) or 0.0)
     branches = answer.get("paths")
     for _ in range(_DEEPEST):
-        heavy = [
-            branch
-            for branch in (branches if isinstance(branches, list) else [])
-            if isinstance(branch, Mapping) and (_number(branch.get("bytes")) or 0.0) >= least
-        ]
-        if not heavy:
+        heavy = next(_heavy(branches, least), None)
+        if heavy is None:
             return
         for field in ("reference", "type"):
-            if found := _RUNNING.search(str(heavy[0].get(field, ""))):
+            if found := _RUNNING.search(str(heavy.get(field, ""))):
                 yield found[1]
-        branches = heavy[0].get("holds")
+        branches = heavy.get("holds")
 
 
 def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
@@ -118,16 +117,33 @@ def _container(answer: Mapping[str, Any], grown_bytes: float) -> Holder:
             continue
         if (_number(one.get("growth_per_second")) or 0.0) > 0:
             return _holder(one, _unbounded(name, kind, one), grown_bytes)
-    paths = answer.get("paths")
-    for path in paths if isinstance(paths, list) else []:
-        if not isinstance(path, Mapping) or (_number(path.get("bytes")) or 0.0) < _HALF * whole:
-            continue
+    for path in _heavy(answer.get("paths"), _HALF * whole):
         reference = str(path.get("reference", ""))
         if any(lost in reference for lost in _LOST):
             return Holder("lost", name=reference, at_bytes=grown_bytes)
+        if reference == _CYCLE and answer.get("collector") == "off":
+            return Holder("uncollected", name=_CYCLE, at_bytes=grown_bytes)
     if passing is not None:
         return _holder(passing, "passing", grown_bytes)
-    return Holder("unknown", at_bytes=grown_bytes)
+    return Holder("unknown", name=_last_name(answer, _HALF * whole), at_bytes=grown_bytes)
+
+
+def _last_name(answer: Mapping[str, Any], least: float) -> str:
+    """The last name on the way to most of the memory; "" without one."""
+    name, branches = "", answer.get("paths")
+    for _ in range(_DEEPEST):
+        heavy = next(_heavy(branches, least), None)
+        if heavy is None:
+            break
+        name = str(heavy.get("reference") or "") or name
+        branches = heavy.get("holds")
+    return name
+
+
+def _heavy(branches: object, least: float) -> Iterator[Mapping[str, Any]]:
+    for branch in branches if isinstance(branches, list) else []:
+        if isinstance(branch, Mapping) and (_number(branch.get("bytes")) or 0.0) >= least:
+            yield branch
 
 
 def _unbounded(name: str, kind: str, told: Mapping[str, Any]) -> Behaviour:
@@ -150,13 +166,18 @@ def _holder(one: Mapping[str, Any], behaviour: Behaviour, grown_bytes: float) ->
     length, bound = _number(one.get("length")), _number(one.get("bound"))
     return Holder(
         behaviour,
-        name=str(one.get("name", "")),
+        name=_name(one),
         kind=str(one.get("type", "")),
         length=None if length is None else int(length),
         bound=None if bound is None else int(bound),
         per_second=_number(one.get("growth_per_second")),
         at_bytes=grown_bytes,
     )
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    name, root = str(one.get("name", "")), one.get("root")
+    return f"{name} of {root}" if isinstance(root, str) and root else name
 
 
 def _number(value: object) -> float | None:

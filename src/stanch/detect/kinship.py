@@ -45,6 +45,8 @@ def _are_kin(one: Cause, other: Cause) -> bool:
 
 def _have_one_holder(one: Cause, other: Cause) -> bool:
     first, second = one.holder, other.holder
-    if first is None or second is None or "lost" in (first.behaviour, second.behaviour):
+    if first is None or second is None:
+        return False
+    if {"lost", "uncollected", "unknown"} & {first.behaviour, second.behaviour}:
         return False
     return bool(first.name) and first.name == second.name

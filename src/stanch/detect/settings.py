@@ -39,10 +39,11 @@ class Settings:
     emptied: likewise, when some code takes entries out of it, but has not begun to: more than most
     tables hold whose entries expire. never_emptied: likewise, when no code of the program takes
     anything out, or none that would has run; it may yet be a table that is loaded once. asked_for:
-    likewise, when no code takes anything out, requests allocate all of it and it is `straight`:
-    what is loaded once is loaded by no request, and a memory of what was asked for slows as it is
-    asked for again. held_for_good: likewise, when what keeps it never lets go: a cache that was
-    made without a bound, or a reference that nobody has.
+    likewise, when no code takes anything out, requests allocate all of it, and it will fill the
+    room even if it slows on as it did, as seen at `many_looks`: what is loaded once is loaded by no
+    request, and a memory of what was asked for slows as it is asked for again. held_for_good:
+    likewise, when what keeps it never lets go: a cache that was made without a bound, or a
+    reference that nobody has.
     changed: likewise, when it is new or steeper than in earlier lives.
     inspected: from this share of the room on a suspect is worth a retention search.
     overhead: bytes of memory per byte of sampled live heap, at most (allocator, rounding).
@@ -67,6 +68,7 @@ class Settings:
     good_part: float = 0.1
     main_part: float = 0.25
     min_looks: int = 5
+    many_looks: int = 9
     probable: float = 0.25
     confirmed: float = 0.37
     jointly: float = 1.2

@@ -81,6 +81,7 @@ def staged(
         settings,
         straight=_straightness(cause, life),
         is_unseen=cause.is_count or cause.kind == "native leak",
+        is_clear=growth.looks >= settings.many_looks and _is_part(cause, life, _MOSTLY),
     )
     if needed < settings.confirmed and not _is_part(cause, life, settings.main_part):
         needed = settings.confirmed
@@ -118,12 +119,14 @@ def needed_share(
     *,
     straight: float = 1.0,
     is_unseen: bool = False,
+    is_clear: bool = False,
 ) -> float:
     """The share of the room a leak must have taken to be confirmed; NEVER when it is none.
 
     left_bytes: what is left below the limit now. straight: the pace of its newest third as a
     share of the middle one's.
-    is_unseen: whether no retention search can tell what holds it.
+    is_unseen: whether no retention search can tell what holds it. is_clear: whether memory shows
+    its pace without much else in it, at many looks.
     """
     if cause.repeats:
         return 0.0
@@ -142,9 +145,11 @@ def needed_share(
     match cause.holder.behaviour if cause.holder is not None else "unknown":
         case "endless" | "lost":
             return settings.held_for_good
-        case "never emptied" if is_even and cause.in_requests and straight >= settings.straight:
+        case "never emptied" if (
+            is_clear and cause.in_requests and not grew_alike and _fills(cause.share, straight)
+        ):
             return settings.asked_for
-        case "never emptied" | "not emptied" if is_even:
+        case "never emptied" | "not emptied" | "uncollected" if is_even:
             return min(needed, settings.never_emptied)
         case "unbounded" if is_even:
             return min(needed, settings.held)
@@ -153,6 +158,17 @@ def needed_share(
         case "maybe bounded":
             return settings.confirmed
     return needed
+
+
+def _fills(share: float, straight: float) -> bool:
+    """Whether a growth that slows on as it does will fill the room all the same.
+
+    What is asked for again slows by the same factor each third; all that is yet to come of it is
+    then the newest third times `1 / -ln(straight)`.
+    """
+    if not 0 < share < 1:
+        return share >= 1
+    return straight >= math.exp(-share / 3 / (1 - share))
 
 
 def _straightness(cause: Cause, life: LifeSeries) -> float:

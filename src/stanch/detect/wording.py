@@ -67,6 +67,8 @@ def _holder_sentences(cause: Cause) -> list[str]:
     match holder.behaviour:
         case "lost":
             return [f"Nothing that Python can reach holds it: {holder.name}."]
+        case "uncollected":
+            return ["Reference cycles hold it, and the collector that would free them is off."]
         case "bounded":
             return [f"{holder.name} ({size}) holds it, and takes {holder.bound:,} at most."]
         case "endless":
