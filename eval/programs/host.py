@@ -1,12 +1,15 @@
-"""One program: `python -m eval.programs.host NAME leak|fixed|healthy`; ticks 13 times a second."""
+"""One program: `python -m eval.programs.host NAME leak|fixed|healthy TICKS_PER_S`.
+
+It serves its requests by the clock, through the agent's middleware, as a real service does.
+"""
 
 import asyncio
 import sys
 import time
+from typing import Any
 
 from eval.programs.work import Tick
-
-TICKS_PER_S = 13
+from stanch.agent.middleware import StanchASGI
 
 
 def tick_of(name: str, which: str) -> Tick:
@@ -29,16 +32,35 @@ def tick_of(name: str, which: str) -> Tick:
     return LOOKALIKES[name]
 
 
-async def main(name: str, which: str) -> None:
-    """Tick by the clock, catching up after a stall, until it is killed."""
-    tick = tick_of(name, which)
+class Service:
+    """An ASGI application: each request is one tick."""
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._served = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request."""
+        self._tick(self._served)
+        self._served += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _nothing(message: object = None) -> dict[str, object]:
+    return {"type": "http.request", "body": b""}
+
+
+async def main(name: str, which: str, ticks_per_s: str) -> None:
+    """Serve by the clock, catching up after a stall, until it is killed."""
+    service = StanchASGI(Service(tick_of(name, which)))
     began_s, number = time.monotonic(), 0
     while True:
-        due = int((time.monotonic() - began_s) * TICKS_PER_S)
+        due = int((time.monotonic() - began_s) * float(ticks_per_s))
         while number < due:
-            tick(number)
+            await service({"type": "http", "method": "GET", "path": "/"}, _nothing, _nothing)
             number += 1
-        await asyncio.sleep(1 / TICKS_PER_S)
+        await asyncio.sleep(1 / float(ticks_per_s))
 
 
 if __name__ == "__main__":

@@ -173,9 +173,9 @@ def wait_for_reply(data: list[bytes], reply: threading.Event) -> None:
 
 
 def spawn_thread(number: int) -> None:
-    """Threads that never end, one in ten requests, with what they hold."""
-    if number % 10 == 0:
-        data = [block for part in range(10) for block in payload(number + part)]
+    """Threads that never end, one in forty requests, with what they hold."""
+    if number % 40 == 0:
+        data = [block for part in range(40) for block in payload(number + part)]
         threading.Thread(target=wait_for_reply, args=(data, threading.Event()), daemon=True).start()
 
 

@@ -25,7 +25,7 @@ SORTED: list[int] = []
 POOL: list[Any] = []
 HOT: dict[int, Any] = {}
 THREADS: list[threading.Thread] = []
-_TTL_S = 120.0
+_TTL_S = 480.0
 
 
 class Bounded:
@@ -69,7 +69,7 @@ def fill_bounded(number: int) -> None:
 
 
 def expire_tokens(number: int) -> None:
-    """A dict whose entries expire after two minutes: a quarter of the room."""
+    """A dict whose entries expire after eight minutes: a quarter of the room."""
     now = time.monotonic()
     if number % 2 == 0:
         TOKENS[number] = (now, payload(number))
@@ -84,24 +84,24 @@ def keep_recent(number: int) -> None:
 
 def load_index(number: int) -> None:
     """Twenty per cent of the room taken at the start, ever slower."""
-    want = int(0.2 * ROOM / SIZE * (1 - math.exp(-number / 400)))
+    want = int(0.2 * ROOM / SIZE * (1 - math.exp(-number / 1600)))
     while len(INDEX) < want:
         INDEX.append(payload(number))
 
 
 def hold_upload(number: int) -> None:
-    """Work in flight, ever more of it for two minutes: the load rises."""
+    """Work in flight, ever more of it for eight minutes: the load rises."""
     now = time.monotonic()
-    if random.random() < min(1.0, number / 1500):
+    if random.random() < min(1.0, number / 6000):
         FLIGHT[number] = (now, payload(number))
-    while FLIGHT and next(iter(FLIGHT.values()))[0] < now - 25.0:
+    while FLIGHT and next(iter(FLIGHT.values()))[0] < now - 100.0:
         del FLIGHT[next(iter(FLIGHT))]
 
 
 def run_job(number: int) -> None:
-    """A job that gathers rows for forty-five seconds and hands them over."""
+    """A job that gathers rows for three minutes and hands them over."""
     ROWS.append(payload(number))
-    if number % 600 == 599:
+    if number % 2400 == 2399:
         ROWS.clear()
 
 
@@ -114,8 +114,8 @@ def sort_numbers(number: int) -> None:
 
 
 def grow_pool(number: int) -> None:
-    """Connections of a pool, up to forty of them, each with its buffers."""
-    if number % 25 == 0 and len(POOL) < 40:
+    """Connections of a pool, up to a hundred and sixty of them, each with its buffers."""
+    if number % 25 == 0 and len(POOL) < 160:
         POOL.append([payload(number) for _ in range(20)])
 
 
@@ -129,8 +129,8 @@ def start_workers(number: int) -> None:
 
 
 def cache_hot(number: int) -> None:
-    """A dict of what was asked for, out of a catalogue that ends at 900 entries."""
-    key = min(int(random.expovariate(1 / 300)), 899)
+    """A dict of what was asked for, out of a catalogue that ends at 3600 entries."""
+    key = min(int(random.expovariate(1 / 1200)), 3599)
     if key not in HOT:
         HOT[key] = payload(key)
 

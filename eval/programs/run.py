@@ -1,9 +1,10 @@
 """Runs the real programs, watches them as `stanch watch` does, and judges what it says.
 
-    python -m eval.programs.run [--at-once N] [--only NAME ...] [--life SECONDS]
+    python -m eval.programs.run [--at-once N] [--only NAME ...] [--life SECONDS] [--part SHARE]
 
 A process counts as dead when its memory is at its limit, which is ROOM above what it has at the
-start; a leak takes about four minutes to get there. Prints JSON.
+start; a leak takes about sixteen minutes to get there. With --part it is watched until it has
+taken that share of its room, and its time of death is reckoned on from its pace. Prints JSON.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from eval.programs.leaks import LEAKS
 from eval.programs.lookalikes import LOOKALIKES
 from eval.programs.packages import NATIVE, PACKAGES
 from eval.programs.prepare import go_program, search_path
-from eval.programs.work import ALLOCATES, ROOM
+from eval.programs.work import ALLOCATES, ROOM, TICKS_PER_S
 from stanch.collect import parse_target
 from stanch.server.watch import Watcher
 
@@ -34,8 +35,8 @@ PYTHON_START = 34_000_000
 GO_START = 12_000_000
 """Memory at the start: of programs with much to import, of the others, and of Go's."""
 
-HEALTHY_S = 260.0
-EVERY_S = 2.5
+HEALTHY_S = 520.0
+EVERY_S = 5.0
 _START_S = 90.0
 _LONGEST = 2.5
 SHARES = (0.05, 0.10, 0.25, 0.50, 1.0)
@@ -60,7 +61,8 @@ class Played:
     """What became of one program. Times are seconds since all programs had started.
 
     named_s, credit: when a leak was first rightly accused, and how well its line was named.
-    wrong: what was accused that does not leak, and when.
+    wrong: what was accused that does not leak, and when. seen: time and memory at each look;
+    the time of death of a leak that was not watched to its end follows from it.
     """
 
     name: str
@@ -70,6 +72,23 @@ class Played:
     credit: float = 0.0
     kind: str = ""
     wrong: dict[str, float] = field(default_factory=dict)
+    seen: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def taken(self) -> float:
+        """The share of the room between its first memory and its limit that it has taken."""
+        if not self.seen:
+            return 0.0
+        first, last = self.seen[0][1], self.seen[-1][1]
+        return (last - first) / max(self.limit_bytes - first, 1.0)
+
+    def reckon_death(self) -> None:
+        """Say when it would die at the pace of the later two thirds of what was seen."""
+        later = self.seen[len(self.seen) // 3 :]
+        (at_s, before), (now_s, now) = later[0], later[-1]
+        if now > before:
+            pace = (now - before) / (now_s - at_s)
+            self.died_s = now_s + (self.limit_bytes - now) / pace
 
     @property
     def service(self) -> str:
@@ -99,12 +118,14 @@ def everything(only: Sequence[str] = ()) -> list[tuple[str, str]]:
 
 
 def play(
-    programs: Sequence[tuple[str, str]], healthy_s: float = HEALTHY_S, *, to_death: bool = True
+    programs: Sequence[tuple[str, str]],
+    healthy_s: float = HEALTHY_S,
+    *,
+    until: Callable[[Played], bool] = lambda leak: leak.died_s is not None,
+    ticks_per_s: float = TICKS_PER_S,
+    every_s: float = EVERY_S,
 ) -> list[Played]:
-    """Run programs at once, until the leaks are dead and the others have lived their time.
-
-    to_death: else it is enough that the leaks are named.
-    """
+    """Run programs at once, until the leaks are `until` and the others have lived their time."""
     played = {one.service: one for one in (Played(name, which) for name, which in programs)}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stanch-eval-")))
@@ -112,10 +133,14 @@ def play(
         stack.callback(_end, processes)
         targets = {}
         for service, one in played.items():
-            processes[service], address = _start(one, directory)
+            processes[service], address = _start(one, directory, ticks_per_s)
             targets[service] = parse_target(f"{address} service={service} limit={one.limit_bytes}")
         _wait_for([directory / f"{one.service}.sock" for one in played.values() if not _is_go(one)])
-        _watch(played, processes, targets, healthy_s, to_death=to_death)
+        with Watcher(tuple(targets.values()), every_s) as watcher:
+            _watch(watcher, played, processes, healthy_s, until)
+    for one in played.values():
+        if one.which == "leak" and one.died_s is None and one.seen:
+            one.reckon_death()
     return list(played.values())
 
 
@@ -129,17 +154,21 @@ def _is_go(one: Played) -> bool:
     return one.name in GO
 
 
-def _start(one: Played, directory: Path) -> "tuple[subprocess.Popen[bytes], str]":
+def _start(
+    one: Played, directory: Path, ticks_per_s: float
+) -> "tuple[subprocess.Popen[bytes], str]":
     if _is_go(one):
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [str(go_program()), one.name, one.which, address]
+        command = [str(go_program()), one.name, one.which, address, str(ticks_per_s)]
         return _popen(command, None), f"http://{address}"
     listen = f"unix:{directory / one.service}.sock"
     command = [sys.executable, "-m", "stanch.cli.main", "run", "--listen", listen]
+    # 128 KiB is what the agent takes by itself below such a limit.
     command += ["--service", one.service, "--interval", "128KiB", "--table", str(directory)]
     command += ["--native"] if one.name in NATIVE else []
     command += ["--", sys.executable, "-m", "eval.programs.host", one.name, one.which]
+    command += [str(ticks_per_s)]
     return _popen(command, search_path(one.name, one.which)), listen
 
 
@@ -161,30 +190,28 @@ def _wait_for(paths: Sequence[Path]) -> None:
 
 
 def _watch(
+    watcher: Watcher,
     played: dict[str, Played],
     processes: "dict[str, subprocess.Popen[bytes]]",
-    targets: dict[str, Any],
     healthy_s: float,
-    *,
-    to_death: bool,
+    until: Callable[[Played], bool],
 ) -> None:
     began_s = time.monotonic()
-    with Watcher(tuple(targets.values()), EVERY_S) as watcher:
-        for state in watcher.run(for_s=_LONGEST * healthy_s):
-            now_s = time.monotonic() - began_s
-            for finding in state.confirmed:
-                _note(played[finding.service], finding, now_s)
-            for row in state.rows:
-                one = played.get(row.service)
-                if one is None or one.died_s is not None:
-                    continue
-                if one.which == "leak" and (row.memory_bytes or 0) >= one.limit_bytes:
-                    one.died_s = now_s
-                    processes[row.service].kill()
-            leaking = [one for one in played.values() if one.which == "leak"]
-            ends = [one.died_s if to_death else one.named_s for one in leaking]
-            if now_s >= healthy_s and None not in ends:
-                return
+    for state in watcher.run(for_s=_LONGEST * healthy_s):
+        now_s = time.monotonic() - began_s
+        for finding in state.confirmed:
+            _note(played[finding.service], finding, now_s)
+        for row in state.rows:
+            one = played.get(row.service)
+            if one is None or one.died_s is not None or row.memory_bytes is None:
+                continue
+            one.seen.append((now_s, row.memory_bytes))
+            if one.which == "leak" and row.memory_bytes >= one.limit_bytes:
+                one.died_s = now_s
+                processes[row.service].kill()
+        leaking = [one for one in played.values() if one.which == "leak"]
+        if now_s >= healthy_s and all(until(one) for one in leaking):
+            return
 
 
 def _note(one: Played, finding: Any, now_s: float) -> None:
@@ -217,8 +244,14 @@ def summary(played: Sequence[Played]) -> dict[str, Any]:
         "precision": len(named) / (len(named) + wrong) if named or wrong else None,
         "line_credit": sum(one.credit for one in named) / len(named) if named else None,
         "wrong": {f"{one.which} {one.name}": one.wrong for one in played if one.wrong},
-        "each": [asdict(one) | {"share": one.share} for one in leaks],
+        "each": [_told(one) for one in leaks],
     }
+
+
+def _told(one: Played) -> dict[str, Any]:
+    told = asdict(one) | {"share": one.share, "taken": one.taken}
+    del told["seen"]
+    return told
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -227,11 +260,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--at-once", type=int, default=20, help="programs at a time (%(default)s)")
     parser.add_argument("--only", nargs="*", default=(), help="names of programs")
     parser.add_argument("--life", type=float, default=HEALTHY_S, help="seconds the healthy live")
+    parser.add_argument("--part", type=float, default=1.0, help="of the room, that leaks take")
     chosen = parser.parse_args(arguments)
     programs = everything(chosen.only)
     played: list[Played] = []
     for first in range(0, len(programs), chosen.at_once):
-        played += play(programs[first : first + chosen.at_once], chosen.life)
+        played += play(
+            programs[first : first + chosen.at_once],
+            chosen.life,
+            until=lambda leak: leak.died_s is not None or leak.taken >= chosen.part,
+        )
         print(f"{len(played)} of {len(programs)} programs", file=sys.stderr, flush=True)
     print(json.dumps(summary(played), indent=1))
 

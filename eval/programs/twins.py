@@ -172,9 +172,9 @@ def wait_for_reply(data: list[bytes], reply: threading.Event) -> None:
 
 
 def spawn_thread(number: int) -> None:
-    """Threads that end, one in ten requests."""
-    if number % 10 == 0:
-        data = [block for part in range(10) for block in payload(number + part)]
+    """Threads that end, one in forty requests."""
+    if number % 40 == 0:
+        data = [block for part in range(40) for block in payload(number + part)]
         threading.Thread(target=wait_for_reply, args=(data, threading.Event()), daemon=True).start()
 
 

@@ -6,8 +6,12 @@ from typing import TypeAlias
 SIZE = 20_000
 """Bytes that a request makes, and keeps where it leaks."""
 
-ROOM = 64_000_000
-"""Bytes below the limit at the start of a program; a leak takes about four minutes to fill it."""
+ROOM = 256_000_000
+"""Bytes below the limit at the start of a program. A smaller room holds too few samples of the
+sampler's default interval for a leak to be seen in a tenth of it, as it is in a real container."""
+
+TICKS_PER_S = 13
+"""Requests a second; a leak takes a little over sixteen minutes to fill the room."""
 
 ALLOCATES = "payload"
 

@@ -1,19 +1,19 @@
 // Command goleaks serves requests by the clock and leaks in one of three ways, or not.
 //
-//	goleaks KIND leak|fixed ADDRESS
+//	goleaks KIND leak|fixed ADDRESS TICKS_PER_S
 package main
 
 import (
 	"net/http"
 	_ "net/http/pprof"
 	"os"
+	"strconv"
 	"time"
 )
 
 const (
-	size        = 20_000 // bytes that a request makes
-	kept        = 60     // requests whose memory a repaired twin may hold
-	ticksPerSec = 13
+	size = 20_000 // bytes that a request makes
+	kept = 60     // requests whose memory a repaired twin may hold
 )
 
 var (
@@ -75,12 +75,16 @@ func main() {
 		"go goroutines": askReceipt,
 	}[os.Args[1]]
 	fixed := os.Args[2] == "fixed"
+	ticksPerSec, err := strconv.ParseFloat(os.Args[4], 64)
+	if err != nil {
+		panic(err)
+	}
 	go func() { panic(http.ListenAndServe(os.Args[3], nil)) }()
 	began := time.Now()
 	for number := 0; ; {
 		for due := int(time.Since(began).Seconds() * ticksPerSec); number < due; number++ {
 			serve(number, fixed)
 		}
-		time.Sleep(time.Second / ticksPerSec)
+		time.Sleep(time.Duration(float64(time.Second) / ticksPerSec))
 	}
 }
