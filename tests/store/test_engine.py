@@ -10,7 +10,7 @@ import pytest
 
 from stanch.store.engine import open_chdb, open_http
 from stanch.store.errors import StoreError
-from stanch.store.schema import MEMORY
+from stanch.store.schema import DATABASE, MEMORY, TABLES
 from stanch.store.sqlstore import open_store
 from tests.store.looks import look
 
@@ -42,6 +42,35 @@ def test_one_process_owns_a_directory(tmp_path: Path) -> None:
     assert opened_elsewhere(tmp_path) == ""
     with pytest.raises(StoreError, match="closed"):
         engine.query("SELECT 1")
+
+
+def test_merged_parts_are_synced(tmp_path: Path) -> None:
+    """In every table, also of a store that an earlier version has made; and a merge does it."""
+    setting = "min_rows_to_fsync_after_merge = 1"
+    engine = open_chdb(tmp_path)
+    engine.command(f"ALTER TABLE {DATABASE}.memory RESET SETTING {setting.partition(' ')[0]}")
+    engine.close()
+    engine = open_chdb(tmp_path)
+    try:
+        shown = "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()"
+        tables = dict(engine.query(shown))
+        assert set(tables) == {table.name for table in TABLES}
+        assert all(setting in text for text in tables.values()), tables
+
+        def synced() -> int:
+            ((count,),) = engine.query(
+                "SELECT sum(value) FROM system.events WHERE event = 'FileSync'"
+            )
+            return int(count)
+
+        insert = f"INSERT INTO {DATABASE}.memory (service, time) VALUES"
+        for second in (1_800_000_000, 1_800_000_001):
+            engine.command(f"{insert} ('shop', {second})")
+        before = synced()
+        engine.command(f"OPTIMIZE TABLE {DATABASE}.memory FINAL")
+        assert synced() > before
+    finally:
+        engine.close()
 
 
 def test_an_older_engine_is_refused(tmp_path: Path) -> None:

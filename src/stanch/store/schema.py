@@ -297,8 +297,11 @@ TABLES = (
 )
 
 _SETTINGS = "fsync_after_insert = 1, fsync_part_directory = 1"
+_MERGED = "min_rows_to_fsync_after_merge = 1"
+"""A part that comes of a merge is synced too. The engine does not do so by itself, and deletes what
+it was made of some minutes later: a power cut could take the only copy."""
 _MERGING = (
-    "merge_selector_base = 20, max_bytes_to_merge_at_max_space_in_pool = 1073741824,"
+    f"{_MERGED}, merge_selector_base = 20, max_bytes_to_merge_at_max_space_in_pool = 1073741824,"
     " vertical_merge_algorithm_min_columns_to_activate = 1"
 )
 """Of the tables of samples. A merge costs as much CPU for a row as its insert, so parts of a busy
@@ -328,8 +331,8 @@ def ddl(cluster: Cluster | None = None) -> list[str]:
     for table in TABLES:
         name = f"{table.name}_local" if cluster else table.name
         statements += [_create(table, name, cluster, on), *_add_columns(table, name, on)]
-        if table in (SAMPLES, ROLLED):
-            statements.append(f"ALTER TABLE {DATABASE}.{name}{on} MODIFY SETTING {_MERGING}")
+        settings = _MERGING if table in (SAMPLES, ROLLED) else _MERGED
+        statements.append(f"ALTER TABLE {DATABASE}.{name}{on} MODIFY SETTING {settings}")
         if cluster:
             statements.append(
                 f"CREATE TABLE IF NOT EXISTS {DATABASE}.{table.name}{on}"
