@@ -194,12 +194,13 @@ def serve(directory: Path) -> None:
     from starlette.applications import Starlette
 
     from stanch.collect.received import Receiver
+    from stanch.server.head import BoundedHead
     from stanch.server.ingest import ingest_routes
     from stanch.store.sqlstore import open_store
 
     with open_store("chdb", directory) as store:
         app = Starlette(routes=[*ingest_routes(Receiver(store, time.time))])
-        config = uvicorn.Config(app, port=0, log_level="error", lifespan="off")
+        config = uvicorn.Config(app, port=0, http=BoundedHead, log_level="error", lifespan="off")
         server = uvicorn.Server(config)
 
         async def run() -> None:

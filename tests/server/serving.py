@@ -9,6 +9,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from stanch.server.head import BoundedHead
+
 PATIENCE_S = 60.0
 
 
@@ -22,7 +24,9 @@ def serving(routes: list[BaseRoute]) -> Iterator[str]:
 @contextmanager
 def serving_application(application: Starlette) -> Iterator[str]:
     """Serve an application; gives the base URL."""
-    config = uvicorn.Config(application, port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(
+        application, port=0, http=BoundedHead, log_level="error", lifespan="off"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stanch.store.decoder import order
+from stanch.store.decoder import gather, gather_lists, order
 from stanch.store.record import Numbers, Payload, Record
 from stanch.store.rows import Decoding, decode_payloads
 from stanch.store.sampleblock import rolled_block, samples_block
@@ -25,10 +25,11 @@ row_keys = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**128 - 1)), ma
 
 
 def ordered(keys: Sequence[tuple[int, int]]) -> list[int]:
-    """The rows' numbers in the order of groups and stacks."""
-    groups = np.array([group for group, _ in keys], np.uint32)
-    stacks = b"".join(stack.to_bytes(16, "little") for _, stack in keys)
-    return np.frombuffer(order(groups, 6, stacks), np.uint32).tolist()
+    """The rows' numbers in the order of groups and stacks, each row a piece of its own."""
+    stacks = [stack.to_bytes(16, "little") for _, stack in keys]
+    places = np.frombuffer(order([group for group, _ in keys], 6, stacks), np.uint64)
+    assert not (places & 0xFFFFFFFF).any()
+    return (places >> 32).tolist()
 
 
 @given(row_keys, st.randoms(use_true_random=False))
@@ -47,16 +48,27 @@ def test_stacks_that_are_chosen_alike_take_no_more_time_than_others() -> None:
     assert sorted(ordered(alike)) == list(range(count))
 
 
-@pytest.mark.parametrize(
-    ("groups", "group_count", "stacks"),
-    [(b"", 1, bytes(16)), (bytes(8), 1, bytes(16)), (b"\1\0\0\0", 1, bytes(16)), (b"", -1, b"")],
-)
-def test_columns_that_do_not_fit_are_refused(
-    groups: bytes, group_count: int, stacks: bytes
-) -> None:
-    """A row without a group, or one of a group that is none, is an error, not a stray read."""
-    with pytest.raises(ValueError, match="group"):
-        order(groups, group_count, stacks)
+def test_columns_that_do_not_fit_are_refused() -> None:
+    """An order of other rows, or ends beyond the values, are an error and not a stray read."""
+    with pytest.raises(ValueError, match="groups"):
+        order([], 1, [bytes(16)])
+    for group in (-1, 1):
+        with pytest.raises(ValueError, match="not below 1"):
+            order([group], 1, [bytes(16)])
+    places = order([0, 0], 1, [bytes(32), bytes(16)])
+    assert gather(places, [b"aaaabbbb", b"cccc"], 4) == b"aaaabbbbcccc"
+    for column in ([b"aaaabbbb"], [b"aaaa", b"cccc"], [b"aaaabbbb", b"ccc"]):
+        with pytest.raises(ValueError, match="not of these rows"):
+            gather(places, column, 4)
+    with pytest.raises(ValueError, match="not 3"):
+        gather(places, [b"", b""], 3)
+    one, two, most = (number.to_bytes(8, "little") for number in (1, 2, 2**63))
+    assert gather_lists(places, [one + two, one], [b"ab", b"c"], 1) == (
+        one + two + (3).to_bytes(8, "little") + b"abc"
+    )
+    for ends in ([one + two, two], [two + one, one], [one + most, one], [one, one], [one]):
+        with pytest.raises(ValueError, match=r"not of these rows|pieces have ends"):
+            gather_lists(places, ends, [b"ab", b"c"], 1)
 
 
 def batch() -> list[Decoding]:

@@ -26,7 +26,7 @@ from .spool import Said, Seen, Spool
 START_SECONDS = 60.0
 END_SECONDS = 20.0
 SPOOL_NAME = "spool"
-_PACKAGES = ("chdb", "clickhouse_connect", "starlette", "uvicorn", "jinja2")
+_PACKAGES = ("chdb", "clickhouse_connect", "starlette", "uvicorn", "httptools", "jinja2")
 
 
 def missing_packages() -> tuple[str, ...]:

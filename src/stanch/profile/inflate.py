@@ -1,6 +1,8 @@
 """Bytes as given to bytes of protocol buffer: bounded gunzip, and a word on what is no profile."""
 
 import zlib
+from collections.abc import Callable
+from typing import Protocol
 
 from stanch.profile.errors import ProfileError
 from stanch.profile.limits import Limits
@@ -8,7 +10,7 @@ from stanch.profile.limits import Limits
 _GZIP_MAGIC = b"\x1f\x8b"
 # A gzip file may be several members in a row; nobody writes profiles in more than a few.
 _MAX_MEMBERS = 16
-_GZIP_WINDOW = 31  # zlib's "wbits" for a gzip header and checksum
+GZIP_WINDOW = 31  # zlib's "wbits" for a gzip header and checksum
 
 _LEGACY_STARTS = (
     b"heap profile:",
@@ -24,9 +26,30 @@ _LEGACY_STARTS = (
 )
 
 
-def inflate(data: bytes, limits: Limits) -> bytes:
+class Member(Protocol):
+    """Unpacks one gzip member, as the standard library's `zlib.decompressobj` does."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the member was reached."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came after it."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most so many bytes of it, and at least one where there is one."""
+
+
+def inflate(
+    data: bytes,
+    limits: Limits,
+    member: Callable[[], Member] = lambda: zlib.decompressobj(GZIP_WINDOW),
+    errors: type[Exception] = zlib.error,
+) -> bytes:
     """Give the protocol buffer in `data`, which is gzip or plain.
 
+    member, errors: what unpacks a gzip member, and what it raises for one that is damaged.
     Raises ProfileError when `data` or the result passes its limit and when the gzip stream is
     damaged.
     """
@@ -37,20 +60,22 @@ def inflate(data: bytes, limits: Limits) -> bytes:
             f"the profile is {len(data):,} bytes, above the limit of {limits.compressed_bytes:,};"
             " take a shorter one or raise Limits.compressed_bytes"
         )
-    plain = _gunzip(data, limits) if data.startswith(_GZIP_MAGIC) else data
+    plain = _gunzip(data, limits, member, errors) if data.startswith(_GZIP_MAGIC) else data
     if len(plain) > limits.decompressed_bytes:
         raise _too_large(limits)
     return plain
 
 
-def _gunzip(data: bytes, limits: Limits) -> bytes:
+def _gunzip(
+    data: bytes, limits: Limits, begin: Callable[[], Member], errors: type[Exception]
+) -> bytes:
     parts: list[bytes] = []
     room = limits.decompressed_bytes
     for _ in range(_MAX_MEMBERS):
-        member = zlib.decompressobj(_GZIP_WINDOW)
+        member = begin()
         try:
             part = member.decompress(data, room + 1)
-        except zlib.error as error:
+        except errors as error:
             raise ProfileError(
                 f"the profile's gzip stream is damaged ({error});"
                 " expected whole gzip, take it again"

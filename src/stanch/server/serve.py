@@ -30,6 +30,7 @@ from stanch.server.cluster import ClusterWatch, sources_of
 from stanch.server.configuration import ServerConfiguration, checked
 from stanch.server.division import Division
 from stanch.server.fleet import Fleet, FleetOptions
+from stanch.server.head import BoundedHead
 from stanch.server.pages.application import make_application
 from stanch.server.selfwatch import SelfWatch, told_to_people
 from stanch.server.sharedalarms import SharedAlarms
@@ -259,9 +260,10 @@ def _report(task: "asyncio.Task[None]", store: SqlStore) -> None:
 
 
 def http_settings(application: Starlette, configuration: ServerConfiguration) -> uvicorn.Config:
-    """How HTTP is spoken: bounded in connections and time."""
+    """How HTTP is spoken: bounded in connections, heads and time."""
     return uvicorn.Config(
         application,
+        http=BoundedHead,
         log_level="warning",
         access_log=False,
         server_header=False,

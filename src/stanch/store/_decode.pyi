@@ -1,7 +1,5 @@
 """The decoder in C of decode/: a pprof profile, decompressed, as columns of rows."""
 
-from typing import Any
-
 Frame = tuple[str, str, int, int]
 
 class Decoded:
@@ -38,10 +36,20 @@ class Decoded:
 def digest(data: bytes, /) -> bytes:
     """16 bytes, the same for the same data on each machine."""
 
-def order(groups: Any, group_count: int, stacks: Any, /) -> bytes:
-    """The order in which the engine keeps rows, a uint32 each: by group, then by stack as a number.
+def order(groups: list[int], group_count: int, stacks: list[bytes], /) -> bytes:
+    """The order in which the engine keeps the rows of many profiles, the pieces: of each row its
+    place, a uint64 with the piece in its upper and the row in its lower half.
 
-    groups: a buffer with a uint32 for each row, below group_count; stacks: one with 16 bytes. Rows
-    of one stack in a group stay as they are. Stacks that a stranger has chosen alike may be left
-    out of order. Raises ValueError.
+    Rows are ordered by the group of their piece, which is below group_count, and then by stack as a
+    number; those of one stack in a group stay as they are. Stacks that a stranger has chosen alike
+    may be left out of order. stacks: 16 bytes for each row of a piece. Raises ValueError.
+    """
+
+def gather(order: bytes, column: list[bytes], size: int, /) -> bytes:
+    """A column in an order: of each piece values of 4, 8 or 16 bytes. Raises ValueError."""
+
+def gather_lists(order: bytes, ends: list[bytes], values: list[bytes], size: int, /) -> bytes:
+    """A column of lists in an order: where each ends, uint64, and then all values.
+
+    ends: of each piece where the lists of its rows end, uint64. Raises ValueError.
     """

@@ -3,6 +3,6 @@
 Everything else takes it from here: to the linter of imports a module in C is the package itself.
 """
 
-from stanch.store._decode import Decoded, digest, order
+from stanch.store._decode import Decoded, digest, gather, gather_lists, order
 
-__all__ = ["Decoded", "digest", "order"]
+__all__ = ["Decoded", "digest", "gather", "gather_lists", "order"]

@@ -49,7 +49,7 @@ class IntakeBounds:
     tables do not keep up a sender is held back for at most `held_back_s`.
     """
 
-    rows: int = 400_000
+    rows: int = 600_000
     bytes: int = 64 * 1024 * 1024
     seconds: float = 5.0
     waiting_bytes: int = 1024 * 1024 * 1024

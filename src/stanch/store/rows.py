@@ -1,13 +1,14 @@
 """From records to rows: what a profile is decoded to, a pure function of the record."""
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from stanch.profile import Limits, ProfileError
-from stanch.profile.inflate import inflate, recognise
+from stanch.profile.inflate import GZIP_WINDOW, Member, inflate, recognise
 from stanch.store.decoder import Decoded, digest
 from stanch.store.history import HEAP
 from stanch.store.record import Record
@@ -21,6 +22,20 @@ StackFrame: TypeAlias = tuple[str, str, int, int]
 
 _LIMITS = Limits(compressed_bytes=32 * 1024 * 1024, decompressed_bytes=64 * 1024 * 1024)
 _U64 = np.dtype("<u8")
+
+
+def _quickest_gunzip() -> tuple[Callable[[], Member], type[Exception]]:
+    """ISA-L's, in half of the time of zlib's, where it is installed: with the server, on most."""
+    try:
+        from isal import igzip_lib, isal_zlib
+    except ImportError:
+        return lambda: zlib.decompressobj(GZIP_WINDOW), zlib.error
+    # Its stub says that the class is an instance.
+    damaged = cast("type[Exception]", igzip_lib.IsalError)
+    return lambda: isal_zlib.decompressobj(GZIP_WINDOW), damaged
+
+
+_GUNZIP = _quickest_gunzip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,7 @@ class Decoding:
 
 def open_profile(data: bytes) -> Decoded:
     """The tables of a profile, gzip or plain. Raises ProfileError."""
-    plain = inflate(data, _LIMITS)
+    plain = inflate(data, _LIMITS, *_GUNZIP)
     try:
         return Decoded(plain)
     except ValueError as error:

@@ -5,24 +5,19 @@ sorts: so the order is a matter of speed and never of what is stored.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stanch.store.block import dictionary, table_block
-from stanch.store.decoder import order
+from stanch.store.decoder import gather, gather_lists, order
 from stanch.store.record import Record
 from stanch.store.rows import COUNTED_TOGETHER, Decoding, Rows, label_text
 from stanch.store.schema import ROLLED, SAMPLES, Table
 
 _HOUR_MS = 3_600_000
-_U64 = np.dtype("<u8")
 _U32 = np.dtype("<u4")
-_NAME = np.dtype("V16")
-
-_Piece: TypeAlias = tuple[Record, str, Rows]
-"""A record, and the kind and the rows of one of its payloads."""
 
 
 def samples_block(batch: Sequence[Decoding]) -> bytes | None:
@@ -64,50 +59,56 @@ def _block(
     groups: dict[tuple[object, ...], int] = {}
     for record, _, _ in pieces:
         groups.setdefault(place(record)[0], len(groups))
-
-    def repeated(values: Iterable[int], kind: str) -> NDArray[Any]:
-        return np.repeat(np.fromiter(values, kind, len(pieces)), counts)
-
-    def joined(name: str, kind: np.dtype[Any]) -> NDArray[Any]:
-        return np.frombuffer(b"".join(getattr(rows, name) for _, _, rows in pieces), kind)
-
-    counts = np.fromiter((rows.count for _, _, rows in pieces), np.int64, len(pieces))
-    stacks = joined("stacks", _NAME)
-    at = np.frombuffer(
-        order(
-            repeated((groups[place(record)[0]] for record, _, _ in pieces), "<u4"),
-            len(groups),
-            stacks,
-        ),
-        _U32,
+    at = order(
+        [groups[place(record)[0]] for record, _, _ in pieces],
+        len(groups),
+        [rows.stacks for _, _, rows in pieces],
     )
+    piece_of_row = np.frombuffer(at, _U32)[1::2]
     # Names are told once, and each row has the position of its own.
-    services, instances, kinds, labels = _Names(), _Names(), _Names(), _Names()
+    services, instances = _Names(), _Names()
+    kinds, labels = _Names(), _Names()
+    set_counts: list[int] = []
     for record, kind, rows in pieces:
-        services.repeat(record.service, rows.count)
-        instances.repeat(record.instance, rows.count)
+        services.add([record.service])
+        instances.add([record.instance])
+        set_counts.append(len(rows.label_sets))
         kind_names, label_names = _label_texts(kind, rows)
-        of_row = np.frombuffer(rows.labels, np.uint32)
-        kinds.choose(kind_names, of_row)
-        labels.choose(label_names, of_row)
-    ends, births_at = _births_in_order(pieces, at)
+        kinds.add(kind_names)
+        labels.add(label_names)
+    counts = np.array(set_counts)
+    first_set = np.cumsum(counts) - counts
+    set_of_row = first_set[piece_of_row] + np.frombuffer(
+        gather(at, [rows.labels for _, _, rows in pieces], 4), _U32
+    )
+
+    def spread(values: Iterable[int], kind: str) -> bytes:
+        return np.fromiter(values, kind, len(pieces))[piece_of_row].tobytes()
+
+    def gathered(name: str, size: int) -> bytes:
+        return gather(at, [getattr(rows, name) for _, _, rows in pieces], size)
+
+    def births(name: str, size: int) -> bytes:
+        ends = [rows.birth_ends for _, _, rows in pieces]
+        return gather_lists(at, ends, [getattr(rows, name) for _, _, rows in pieces], size)
+
     return table_block(
         table,
-        len(at),
+        len(piece_of_row),
         [
-            services.column(at),
-            instances.column(at),
-            repeated((record.life for record, _, _ in pieces), "<u8")[at].tobytes(),
-            repeated((record.unix_ms for record, _, _ in pieces), "<i8")[at].tobytes(),
-            kinds.column(at),
-            stacks[at].tobytes(),
-            labels.column(at),
-            joined("alloc_objects", _U64)[at].tobytes(),
-            joined("alloc_bytes", _U64)[at].tobytes(),
-            joined("live_objects", _U64)[at].tobytes(),
-            joined("live_bytes", _U64)[at].tobytes(),
-            ends + joined("birth_s", _U32)[births_at].tobytes(),
-            ends + joined("birth_bytes", _U64)[births_at].tobytes(),
+            services.column(piece_of_row),
+            instances.column(piece_of_row),
+            spread((record.life for record, _, _ in pieces), "<u8"),
+            spread((record.unix_ms for record, _, _ in pieces), "<i8"),
+            kinds.column(set_of_row),
+            gathered("stacks", 16),
+            labels.column(set_of_row),
+            gathered("alloc_objects", 8),
+            gathered("alloc_bytes", 8),
+            gathered("live_objects", 8),
+            gathered("live_bytes", 8),
+            births("birth_s", 4),
+            births("birth_bytes", 8),
         ],
         dictionaries=("service", "instance", "kind", "labels"),
     )
@@ -118,23 +119,15 @@ class _Names:
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
-        self._rows: list[NDArray[np.uint32]] = []
+        self._added: list[int] = []
 
-    def repeat(self, name: str, count: int) -> None:
-        """Add rows that all have one name."""
-        self._rows.append(np.full(count, self._position(name), np.uint32))
+    def add(self, names: Sequence[str]) -> None:
+        """Add names that rows may have."""
+        self._added += [self._positions.setdefault(name, len(self._positions)) for name in names]
 
-    def choose(self, names: Sequence[str], at: NDArray[np.uint32]) -> None:
-        """Add rows, each with one of the names."""
-        positions = np.array([self._position(name) for name in names], np.uint32)
-        self._rows.append(positions[at])
-
-    def column(self, at: NDArray[np.uint32]) -> bytes:
-        """The column, with the rows in the order `at`."""
-        return dictionary([*self._positions], np.concatenate(self._rows)[at])
-
-    def _position(self, name: str) -> int:
-        return self._positions.setdefault(name, len(self._positions))
+    def column(self, at: NDArray[np.integer[Any]]) -> bytes:
+        """The column: for each row the name at this position among those that were added."""
+        return dictionary([*self._positions], np.array(self._added, _U32)[at])
 
 
 def _label_texts(kind: str, rows: Rows) -> tuple[list[str], list[str]]:
@@ -149,17 +142,3 @@ def _label_texts(kind: str, rows: Rows) -> tuple[list[str], list[str]]:
         kinds.append(own)
         labels.append(label_text(pairs))
     return kinds, labels
-
-
-def _births_in_order(
-    pieces: Sequence[_Piece], at: NDArray[np.uint32]
-) -> tuple[bytes, NDArray[np.int64]]:
-    """Where each row's births end when the rows stand in the order `at`, and for each birth its
-    position among those of all pieces, one after the other."""
-    lengths = np.concatenate(
-        [np.diff(np.frombuffer(rows.birth_ends, "<i8"), prepend=0) for _, _, rows in pieces]
-    )
-    starts = np.cumsum(lengths) - lengths
-    chosen = lengths[at]
-    ends = np.cumsum(chosen)
-    return ends.tobytes(), np.repeat(starts[at] - (ends - chosen), chosen) + np.arange(ends[-1])

@@ -2,7 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "order.h"
+#include "arrange.h"
 #include "pprof.h"
 
 enum { MAX_SAMPLES = 200000, MAX_LOCATIONS = 200000, MAX_FRAMES = 256 };
@@ -354,44 +354,6 @@ static PyObject *digest(PyObject *module, PyObject *data)
     return PyBytes_FromStringAndSize((const char *)&result, sizeof result);
 }
 
-/* order(groups, group_count, stacks): see _decode.pyi. */
-static PyObject *order(PyObject *module, PyObject *arguments)
-{
-    Py_buffer groups, stacks;
-    Py_ssize_t group_count;
-    PyObject *result = NULL;
-    int failed = 0;
-    if (!PyArg_ParseTuple(arguments, "y*ny*", &groups, &group_count, &stacks))
-        return NULL;
-    size_t count = (size_t)stacks.len / sizeof(struct digest);
-    if ((size_t)groups.len != count * sizeof(uint32_t) || count > UINT32_MAX || group_count < 0) {
-        PyErr_Format(PyExc_ValueError, "%zd bytes of groups are not those of %zu stacks",
-                     groups.len, count);
-        goto done;
-    }
-    for (size_t row = 0; row < count; row++)
-        failed |= ((const uint32_t *)groups.buf)[row] >= (size_t)group_count;
-    if (failed) {
-        PyErr_Format(PyExc_ValueError, "a group is not below %zd", group_count);
-        goto done;
-    }
-    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(count * sizeof(uint32_t)));
-    if (result == NULL)
-        goto done;
-    Py_BEGIN_ALLOW_THREADS
-    failed = order_rows(stacks.buf, groups.buf, (size_t)group_count, count,
-                        (uint32_t *)PyBytes_AS_STRING(result));
-    Py_END_ALLOW_THREADS
-    if (failed) {
-        Py_CLEAR(result);
-        PyErr_NoMemory();
-    }
-done:
-    PyBuffer_Release(&groups);
-    PyBuffer_Release(&stacks);
-    return result;
-}
-
 static PyMethodDef decoded_methods[] = {
     {"rows", (PyCFunction)rows, METH_VARARGS, NULL},
     {NULL},
@@ -422,7 +384,9 @@ static int add_type(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"digest", digest, METH_O, NULL},
-    {"order", order, METH_VARARGS, NULL},
+    {"order", arrange_order, METH_VARARGS, NULL},
+    {"gather", arrange_gather, METH_VARARGS, NULL},
+    {"gather_lists", arrange_gather_lists, METH_VARARGS, NULL},
     {NULL},
 };
 
