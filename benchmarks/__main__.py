@@ -19,7 +19,14 @@ BENCHMARKS = (
     ("retention",),
 )
 # These take many minutes or packages of their own: by name only.
-ON_REQUEST = {"pages", "native_cpu", "peers", "retention_aiohttp", "retention_soak"}
+ON_REQUEST = {
+    "pages",
+    "native_cpu",
+    "peers",
+    "retention_aiohttp",
+    "retention_soak",
+    "selfwatch_cost",
+}
 
 
 def main() -> int:
