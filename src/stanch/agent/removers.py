@@ -185,7 +185,10 @@ def _removes(steps: list[dis.Instruction], number: int, name: str) -> bool:
 
 
 def _stores_slice(steps: list[dis.Instruction], number: int) -> bool:
-    return steps[number].opname == "STORE_SUBSCR" and steps[number - 1].opname == "BUILD_SLICE"
+    key = steps[number - 1]
+    # From 3.14 on a slice without variables is a constant.
+    is_slice = key.opname == "BUILD_SLICE" or isinstance(key.argval, slice)
+    return steps[number].opname == "STORE_SUBSCR" and is_slice
 
 
 def _adds_in_place(steps: list[dis.Instruction], number: int) -> bool:
