@@ -30,6 +30,8 @@ _MAX_TASKS = 1000
 _MAX_STEPS = 60
 _DEEPEST = 6
 _OPTIMIZED = 0x1
+_MAKERS = ("__init__", "__new__", "_init")
+"""Functions in which a container is made and not replaced; the last is what queue.Queue calls."""
 """Flag of the code of functions; bodies of classes and modules, which make things, have it not."""
 
 _GLOBAL = re.compile(r"^(?P<file>.+) module global (?P<name>\w+)$")
@@ -122,7 +124,7 @@ def uses_in(name: str, codes: Iterable[CodeType], running: Collection[CodeType] 
 
 
 def _in_code(code: CodeType, steps: list[dis.Instruction], name: str) -> bool | None:
-    makes = not code.co_flags & _OPTIMIZED or code.co_name in ("__init__", "__new__")
+    makes = not code.co_flags & _OPTIMIZED or code.co_name in _MAKERS
     answer: bool | None = False
     for number, step in enumerate(steps):
         if step.opname in ("DELETE_SUBSCR", "STORE_SLICE") or _stores_slice(steps, number):
