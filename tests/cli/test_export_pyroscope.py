@@ -5,7 +5,6 @@ directory, and ends with the test.
 """
 
 import os
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from stanch.profile.wire import bytes_field, number_field
 from stanch.store.sqlstore import open_store
 from tests.cli.command import stanch
 from tests.cli.test_push_command import served
+from tests.ports import free_ports
 from tests.store.pprofs import heap_bytes
 
 PROGRAM = os.environ.get("STANCH_TEST_PYROSCOPE", "")
@@ -46,7 +46,7 @@ _RINGS = ("", "compactor.", "distributor.", "overrides-exporter.", "query-schedu
 @contextmanager
 def pyroscope(directory: Path) -> Iterator[str]:
     """A Pyroscope with its storage in the directory; gives its URL."""
-    http, grpc, members = _free_ports(3)
+    http, grpc, members = free_ports(3)
     options = dict.fromkeys(_ADDRESSES, "127.0.0.1")
     options |= {f"{ring}ring.store": "inmemory" for ring in _RINGS}
     options |= {
@@ -85,14 +85,6 @@ def _is_ready(url: str) -> bool:
         return httpx.get(f"{url}/ready", timeout=10).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def merged(url: str, kind: str, service: str, since_s: float, until_s: float) -> Profile:

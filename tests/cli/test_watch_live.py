@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import sys
 import textwrap
 import threading
@@ -20,6 +19,7 @@ from tests.cli.watched import (
     running,
     short_directory,
 )
+from tests.ports import free_ports
 
 
 def is_confirmation(line: str) -> bool:
@@ -115,15 +115,9 @@ def load(port: int) -> Iterator[None]:
         thread.join()
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_names_the_line_of_a_leaky_flask_app_under_gunicorn() -> None:
     """`stanch run -- gunicorn` with two workers, watched over its unix socket: line and exit 1."""
-    port = free_port()
+    (port,) = free_ports(1)
     gunicorn = (sys.executable, "-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}")
     with short_directory() as directory:
         (directory / "shop.py").write_text(textwrap.dedent(APP))

@@ -7,7 +7,6 @@ each; there is no Keeper, so nothing is replicated. They end with the process th
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 CLUSTER = "three"
 PATIENCE_S = 120.0
@@ -47,7 +48,7 @@ def library() -> Path:
 def three_nodes(directory: Path) -> Iterator[list[Node]]:
     """Start three nodes that make a cluster; they are killed at the end."""
     path = library()
-    ports = _free_ports(6)
+    ports = free_ports(6)
     shards = "".join(
         f"<shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard>"
         for port in ports[:3]
@@ -87,14 +88,6 @@ def _wait_for(node: Node) -> None:
             assert node.process.poll() is None, "a node has ended"
             assert time.monotonic() < until, "a node does not answer"
             time.sleep(0.2)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class _Answer(ctypes.Structure):

@@ -116,10 +116,7 @@ def _after(owner: type, name: str, look: _Seen) -> None:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         answer = original(self, *args, **kwargs)
-        try:  # Not by `contextlib.suppress`, which each request would pay for.
-            look(self, args, kwargs, answer)
-        except Exception:
-            return answer
+        _quietly(look, self, args, kwargs, answer)
         return answer
 
     setattr(owner, name, method)
@@ -131,10 +128,15 @@ def _before(owner: type, name: str, look: _Called) -> None:
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            look(self, args, kwargs)
-        except Exception:
-            return original(self, *args, **kwargs)
+        _quietly(look, self, args, kwargs)
         return original(self, *args, **kwargs)
 
     setattr(owner, name, method)
+
+
+def _quietly(look: Callable[..., None], *seen: Any) -> None:
+    """Errors end here; not by `contextlib.suppress`, which costs each request more."""
+    try:
+        look(*seen)
+    except Exception:
+        return

@@ -82,12 +82,10 @@ class Courier:
         delivered = 0
         for name, receiver in self._receivers.items():
             for _ in range(_MOST_IN_A_ROUND):
-                outcome = self._deliver_next(name, receiver)
-                if outcome is True:
-                    delivered += 1
-                    self._delivered()
-                if outcome is not True:
+                if self._deliver_next(name, receiver) is not True:
                     break
+                delivered += 1
+                self._delivered()
             self._refresh(name, receiver)
         return delivered
 

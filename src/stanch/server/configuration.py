@@ -19,6 +19,7 @@ from stanch.collect.configuration import (
 from stanch.collect.targets import is_loopback
 
 DEFAULT_LISTEN = "127.0.0.1:4041"
+DEFAULT_LIFETIME_S = 30.0
 _LEAST_EVERY_S = 0.5
 _LEAST_LIFETIME_S = 3.0
 
@@ -27,7 +28,9 @@ SETTINGS = (
     Setting("store", "`chdb`", "`chdb` for the data directory, or http[s]://... of a ClickHouse"),
     Setting("name", "`HOST:PORT`", "of this server among those that share a ClickHouse store"),
     Setting(
-        "lifetime", "`30s`", "a server without a sign for so long loses its services to others"
+        "lifetime",
+        f"`{DEFAULT_LIFETIME_S:g}s`",
+        "a server without a sign for so long loses its services to others",
     ),
     Setting("targets", "none", "what to scrape: addresses, files, lists by HTTP, Kubernetes"),
     Setting("token_file", "none", "file with the bearer token for targets, read anew each time"),
@@ -65,7 +68,7 @@ class ServerConfiguration:
     listen: str = DEFAULT_LISTEN
     store: str = "chdb"
     name: str = ""
-    lifetime_s: float = 30.0
+    lifetime_s: float = DEFAULT_LIFETIME_S
     targets: tuple[str, ...] = ()
     token_file: Path | None = None
     ca: Path | None = None

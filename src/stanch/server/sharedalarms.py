@@ -91,7 +91,7 @@ class SharedAlarms:
             rows = read_told(self._engine, services)
             with self._publishing:
                 self._published.update((row.fingerprint, row.document) for row in rows)
-            desk.take_over(services, list(map(_alarm, rows)), self._wall())
+            desk.take_over(services, [alarm_from_json(row.document) for row in rows], self._wall())
 
     def give_up(self, desk: AlarmDesk, services: Collection[str]) -> None:
         """Leave services to another server: what was not delivered is that one's to tell.
@@ -142,10 +142,6 @@ class SharedAlarms:
 def _version(alarm: Alarm) -> int:
     """Rises with each message of an alarm, through all its episodes."""
     return alarm.episode << 32 | alarm.told
-
-
-def _alarm(row: ToldRow) -> Alarm:
-    return alarm_from_json(row.document)
 
 
 def _silences(transaction: Transaction) -> dict[str, str]:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stanch.server.configuration import DEFAULT_LIFETIME_S
 from stanch.server.members import Roster, owner_of, ranked
 from stanch.store.engine import Engine
 from stanch.store.errors import StoreError
 from stanch.store.sqlshared import Beat, read_beats, write_beat
 
-LIFETIME_S = 30.0
 _BEATS_IN_A_LIFETIME = 6
 _SURE = 0.8
 """So much of a lifetime after its last sign a server acts; the others wait for all of it."""
@@ -58,7 +58,7 @@ class Sharing:
         self,
         engine: Engine,
         name: str,
-        lifetime_s: float = LIFETIME_S,
+        lifetime_s: float = DEFAULT_LIFETIME_S,
         *,
         clock: Callable[[], float] = uptime_s,
     ) -> None:

@@ -43,11 +43,10 @@ def block(rows: int, columns: Sequence[Column]) -> bytes:
 def table_block(
     table: Table, rows: int, data: Sequence[bytes], dictionaries: Sequence[str] = ()
 ) -> bytes:
-    """The block of a table's columns in their order; dictionaries: those that `dictionary` made."""
+    """The block of a table's sent columns in their order; dictionaries: those by `dictionary`."""
     types = native_types(table) | dict.fromkeys(dictionaries, DICTIONARY)
     columns = [
-        Column(name, types[name], column)
-        for (name, _), column in zip(table.columns, data, strict=True)
+        Column(name, types[name], column) for name, column in zip(table.sent, data, strict=True)
     ]
     return block(rows, columns)
 

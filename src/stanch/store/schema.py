@@ -50,6 +50,11 @@ class Table:
     forgotten_after: str = ""
     added: tuple[str, ...] = ()
 
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The columns that come with a row: all but a time by the store's own clock."""
+        return tuple(name for name, kind in self.columns if kind != _STORES_TIME)
+
 
 SAMPLES = Table(
     "samples",

@@ -4,13 +4,13 @@ These rows are few, go into the tables at once and can be read as soon as they a
 are the store's own, as the clocks of servers may differ.
 """
 
-import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from stanch.store.block import Column, block, integers, list_ends, texts
+from stanch.store.block import integers, list_ends, texts
 from stanch.store.engine import Engine
-from stanch.store.schema import ALARMS, SERVERS, SILENCES, Table, native_types
+from stanch.store.schema import ALARMS, SERVERS, SILENCES
+from stanch.store.sqlwrites import insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ToldRow:
 
 def write_beat(engine: Engine, beat: Beat) -> None:
     """Write a sign of life. Raises StoreError."""
-    _insert(
+    insert(
         engine,
         SERVERS,
         1,
@@ -65,7 +65,7 @@ def read_beats(engine: Engine) -> tuple[Beat, ...]:
 
 def write_told(engine: Engine, rows: Sequence[ToldRow]) -> None:
     """Replace what is known of alarms. Raises StoreError."""
-    _insert(
+    insert(
         engine,
         ALARMS,
         len(rows),
@@ -99,21 +99,9 @@ def read_services_on_record(engine: Engine) -> frozenset[str]:
 
 def write_silences(engine: Engine, documents: Mapping[str, str]) -> None:
     """Replace marks and windows by name; "" removes one. Raises StoreError."""
-    _insert(engine, SILENCES, len(documents), [texts(documents), texts(documents.values())])
+    insert(engine, SILENCES, len(documents), [texts(documents), texts(documents.values())])
 
 
 def read_silences(engine: Engine) -> dict[str, str]:
     """All marks and windows by name, those removed as "". Raises StoreError."""
     return dict(engine.query("SELECT name, document FROM silences FINAL"))
-
-
-def _insert(engine: Engine, table: Table, rows: int, data: Sequence[bytes]) -> None:
-    """Insert rows; the last column is their time, which the store fills in."""
-    if not rows:
-        return
-    types = native_types(table)
-    columns = [
-        Column(name, types[name], column)
-        for (name, _), column in zip(table.columns[:-1], data, strict=True)
-    ]
-    engine.insert(table, block(rows, columns), secrets.token_hex(16))

@@ -7,10 +7,10 @@ import json
 import secrets
 from collections.abc import Iterable, Sequence
 
-from stanch.store.block import Column, block, floats, integers, texts
+from stanch.store.block import floats, integers, table_block, texts
 from stanch.store.engine import Engine
 from stanch.store.history import FindingRow, TargetRow
-from stanch.store.schema import FINDINGS, TARGETS, Table, native_types
+from stanch.store.schema import FINDINGS, TARGETS, Table
 
 
 def write_findings(engine: Engine, findings: Sequence[FindingRow]) -> None:
@@ -67,9 +67,4 @@ def insert(engine: Engine, table: Table, rows: int, data: Sequence[bytes]) -> No
     """Insert so many rows, a column after the other, once. Raises StoreError."""
     if not rows:
         return
-    types = native_types(table)
-    columns = [
-        Column(name, types[name], column)
-        for (name, _), column in zip(table.columns, data, strict=True)
-    ]
-    engine.insert(table, block(rows, columns), secrets.token_hex(16))
+    engine.insert(table, table_block(table, rows, data), secrets.token_hex(16))
